@@ -1,0 +1,142 @@
+"""What people and programs are shown of a run: the answers of the API, read by CLI, dashboard and scripts.
+
+Exposure is in thousandths of a percent, times are UTC, durations are seconds.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from controller.domain.evidence import Outcome
+from controller.domain.plan import FlagRef
+from controller.domain.rollout import Block, Phase
+
+
+class StageStatus(Struct, frozen=True, kw_only=True):
+    name: str
+    exposure: int
+    state: Literal["done", "current", "ahead"]
+    bake_seconds: float
+    baked_seconds: float
+    needs_approval: bool
+
+
+class RuleStatus(Struct, frozen=True, kw_only=True):
+    """`breached_seconds` of `for_seconds` have accumulated. `limit` is absolute, also for `2x baseline`."""
+
+    policy: str
+    rule: str
+    condition: str
+    then: str
+    enforced: bool
+    outcome: Outcome
+    detail: str
+    unit: str
+    value: float | None
+    limit: float | None
+    baseline: float | None
+    sample: float | None
+    breached_seconds: float
+    for_seconds: float
+    query: str
+
+
+class KillStatus(Struct, frozen=True, kw_only=True):
+    kill_id: str
+    flag: FlagRef
+    accepted_at: datetime
+    actor: str
+    reason: str
+    confirmed_at: datetime | None
+    run: str | None = None
+
+
+class RunStatus(Struct, frozen=True, kw_only=True):
+    """`reason` is the text of the latest decision. `observed_exposure` None: the provider could not be read."""
+
+    id: str
+    plan: str
+    flag: FlagRef
+    phase: Phase
+    mode: Literal["enforce", "observe"]
+    stage: int
+    stages: list[StageStatus]
+    desired_exposure: int
+    observed_exposure: int | None
+    observed_enabled: bool | None
+    observed_at: datetime | None
+    confirmed: bool
+    reason: str
+    blocks: list[Block]
+    next_exposure: int | None
+    next_in_seconds: float | None
+    rules: list[RuleStatus]
+    kills: list[KillStatus]
+    plan_revision: int
+    author: str
+    started_by: str
+    created_at: datetime
+    ended_at: datetime | None
+    version: int
+    owner: str = ""
+    labels: dict[str, str] = {}
+    links: dict[str, str] = {}
+
+
+class PlanSummary(Struct, frozen=True, kw_only=True):
+    """One line of `list`. `run` is None before the first start."""
+
+    plan: str
+    flag: FlagRef
+    revision: int
+    run: str | None
+    phase: Phase | None
+    stage: str
+    desired_exposure: int
+    observed_exposure: int | None
+    reason: str
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """Why the run is where it is. `text` is for people; `blocks` are the conditions one by one."""
+
+    run: str
+    phase: Phase
+    text: str
+    blocks: list[Block]
+    rules: list[RuleStatus]
+
+
+class KillReceipt(Struct, frozen=True, kw_only=True):
+    """`durable`: the journal has it on disk. `confirmed_at` None: not read back as off yet, being retried."""
+
+    kill_id: str
+    flag: FlagRef
+    accepted_at: datetime
+    durable: bool
+    provider_updated_at: datetime | None
+    confirmed_at: datetime | None
+    replicas: list[str]
+    run: str | None = None
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One line of a diff: `path` as in the YAML; None on a side where it is absent."""
+
+    kind: str
+    name: str
+    path: str
+    before: Any
+    after: Any
+    note: str = ""
+
+
+class ApplyResult(Struct, frozen=True, kw_only=True):
+    """`applied` is False for a dry run and when there were problems. `runs` names running runs left untouched."""
+
+    applied: bool
+    changes: list[Change]
+    revisions: dict[str, int]
+    pinned_runs: list[str] = []
+    warnings: list[str] = []

@@ -1,0 +1,1 @@
+"""The kill journal: local, append-only, fsynced. What makes a kill survive everything but the disk."""

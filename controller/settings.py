@@ -1,0 +1,161 @@
+"""Settings: where things are and how to log in. One frozen tree, decoded once.
+
+Looked up as `--config`, RAMPART_CONFIG, ./rampart.toml, the user's configuration directory, /etc/rampart/;
+every key also as RAMPART_SECTION__KEY. Unknown keys are errors; every default is safe on a laptop.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from controller.errors import SettingsError
+
+ENV_PREFIX = "RAMPART_"
+# Variables of the command line and of the start-up that are not settings.
+NOT_SETTINGS = frozenset(
+    {"RAMPART_CONFIG", "RAMPART_URL", "RAMPART_TOKEN", "RAMPART_TOKEN_FILE", "RAMPART_ADMIN_TOKEN_FILE"}
+)
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ServerSettings(Section, frozen=True):
+    bind: str = "127.0.0.1:8400"
+    log_level: str = "info"
+    allow_unauthenticated_metrics: bool = True
+
+
+class DatabaseSettings(Section, frozen=True):
+    """Empty `url`: embedded PostgreSQL in `data_dir`. `bin_dir`: use these PostgreSQL binaries for it."""
+
+    url: str = ""
+    url_file: str = ""
+    bin_dir: str = ""
+    pool_size: int = 8
+    timeout_seconds: float = 5.0
+
+
+class EngineSettings(Section, frozen=True):
+    """`poll_seconds`: how often due runs are looked for. `lease_seconds`: how long a silent replica keeps them."""
+
+    poll_seconds: float = 0.5
+    lease_seconds: float = 15.0
+    batch: int = 2000
+    measure_timeout_seconds: float = 10.0
+    provider_timeout_seconds: float = 10.0
+    max_automatic_kills: int = 3
+    automatic_kills_window_seconds: float = 600.0
+
+
+class BuiltinProviderSettings(Section, frozen=True, tag_field="kind", tag="builtin"):
+    settle_seconds: float = 5.0
+
+
+class PrometheusSourceSettings(Section, frozen=True, tag_field="kind", tag="prometheus"):
+    url: str
+    headers: dict[str, str] = {}
+    username: str = ""
+    password_file: str = ""
+    bearer_token_file: str = ""
+    timeout_seconds: float = 10.0
+    max_concurrency: int = 8
+    flags_per_query: int = 200
+
+
+class ScrapeSourceSettings(Section, frozen=True, tag_field="kind", tag="scrape"):
+    targets: list[str]
+    every_seconds: float = 5.0
+    timeout_seconds: float = 4.0
+    retention_seconds: float = 7200.0
+    max_series: int = 50_000
+    bearer_token_file: str = ""
+
+
+class LogChannelSettings(Section, frozen=True, tag_field="kind", tag="log"):
+    pass
+
+
+ProviderSettings = BuiltinProviderSettings
+SourceSettings = PrometheusSourceSettings | ScrapeSourceSettings
+ChannelSettings = LogChannelSettings
+
+
+class Settings(Section, frozen=True):
+    data_dir: str = "./rampart-data"
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    engine: EngineSettings = EngineSettings()
+    providers: dict[str, ProviderSettings] = msgspec.field(
+        default_factory=lambda: {"main": BuiltinProviderSettings()}
+    )
+    sources: dict[str, SourceSettings] = {}
+    channels: dict[str, ChannelSettings] = {}
+    groups: dict[str, list[str]] = {}
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir).expanduser().resolve()
+
+
+def search_path(environ: Mapping[str, str]) -> list[Path]:
+    config_home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")) / ".config")
+    return [
+        Path("rampart.toml"),
+        Path(config_home) / "rampart" / "rampart.toml",
+        Path("/etc/rampart/rampart.toml"),
+    ]
+
+
+def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the first settings file found and lay RAMPART_* over it. Raises SettingsError, saying where."""
+    named = path or environ.get("RAMPART_CONFIG")
+    if named and not Path(named).is_file():
+        raise SettingsError(f"settings file {named} does not exist")
+    found = Path(named) if named else next((p for p in search_path(environ) if p.is_file()), None)
+    tree: dict[str, Any] = {}
+    if found:
+        try:
+            tree = tomllib.loads(found.read_text())
+        except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{found}: {error}") from error
+    for name, value in environ.items():
+        if name.startswith(ENV_PREFIX) and name not in NOT_SETTINGS:
+            _lay_over(tree, name, value)
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{found or 'environment'}: {error}") from error
+
+
+def _lay_over(tree: dict[str, Any], name: str, value: str) -> None:
+    *sections, key = name.removeprefix(ENV_PREFIX).lower().split("__")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{name}: {section} is a value in the settings file, not a section")
+    tree[key] = _parsed(value)
+
+
+def _parsed(value: str) -> object:
+    # Lists and tables are written as in TOML; anything else is the text itself.
+    if value[:1] in "[{":
+        try:
+            return tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            return value
+    return value
+
+
+def secret_file(path: str) -> str:
+    """The stripped content of a secret's file. Raises SettingsError without ever showing the content."""
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"cannot read the secret file {path}: {error.strerror}") from error
