@@ -65,6 +65,9 @@ class FlagProvider(Protocol):
     async def kill(self, kill: FlagKill) -> Sequence[str]:
         """Serve the fallback to everyone. Returns whom it reached. Needs no store. Raises ProviderUnavailable."""
 
+    async def release_kill(self, kill: FlagKill) -> None:
+        """A reset covers this kill: leave the flag off by ordinary means, then stop holding it down."""
+
     async def close(self) -> None: ...
 
 

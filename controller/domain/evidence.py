@@ -77,6 +77,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     sample: float | None = None
     control_sample: float | None = None
     query: str = ""
+    for_seconds: float = 0.0
     control_fails: bool | None = None
     even_if_control_fails: bool = False
 

@@ -45,7 +45,6 @@ TRANSITIONS: Mapping[Phase, Mapping[Action, Phase]] = {
         "start": "progressing",
         "request_approval": "pending",
         "approve": "pending",
-        "pause": "paused",
         "adopt": "pending",
         "kill": "killed",
         "abandon": "abandoned",

@@ -1,0 +1,102 @@
+"""Desired against observed: is the flag as committed, still settling, or was it changed behind our back?
+
+The lower of the two wins until a person decides. A re-apply may raise only while a committed raise is
+unconfirmed and the provider shows exactly the state that was confirmed before it. Unknown never raises.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from controller.domain.flag import FlagState, Observation, Unknown
+from controller.domain.plan import RolloutPlan
+from controller.domain.quantities import exposure_text
+from controller.domain.rollout import NOT_STARTED, Run
+
+Difference = Literal["none", "unread", "settling", "apply_again", "turn_on", "too_high", "too_low"]
+
+
+class Convergence(Struct, frozen=True, kw_only=True):
+    """`exposure` and `audience` are what is to be desired from now on when the difference is too_high/too_low."""
+
+    difference: Difference
+    text: str
+    exposure: int = 0
+    audience: bool = False
+
+
+def converge(
+    run: Run, plan: RolloutPlan, observed: Observation, *, seconds_since_apply: float, settle_seconds: float
+) -> Convergence:
+    """`seconds_since_apply` is monotonic, since this holder last wrote (0 right after taking the run over)."""
+    if isinstance(observed, Unknown):
+        return Convergence(difference="unread", text=f"the provider could not be read: {observed.why}")
+    if plan.spec.mode == "observe" or run.stage == NOT_STARTED and run.phase == "pending":
+        return Convergence(difference="none", text="nothing of ours is served")
+    if _as_desired(run, plan, observed):
+        return Convergence(difference="none", text="the provider shows what was committed")
+    if not run.confirmed:
+        waited = seconds_since_apply >= settle_seconds
+        unconfirmed = _unconfirmed(run, plan, observed, waited=waited)
+        if unconfirmed is not None:
+            return unconfirmed
+    return _drifted(run, plan, observed)
+
+
+def _audience(plan: RolloutPlan) -> frozenset[str]:
+    return frozenset(rule.name for rule in plan.spec.audience.always)
+
+
+def _wanted(run: Run, plan: RolloutPlan) -> frozenset[str]:
+    return _audience(plan) if run.audience else frozenset()
+
+
+def _as_desired(run: Run, plan: RolloutPlan, observed: FlagState) -> bool:
+    if run.exposure == 0 and not run.audience:
+        return not observed.enabled or (observed.exposure == 0 and not observed.audience)
+    return observed.enabled and _configured(run, plan, observed)
+
+
+def _configured(run: Run, plan: RolloutPlan, observed: FlagState) -> bool:
+    return observed.exposure == run.exposure and frozenset(observed.audience) == _wanted(run, plan)
+
+
+def _unconfirmed(run: Run, plan: RolloutPlan, observed: FlagState, *, waited: bool) -> Convergence | None:
+    """A committed step that was not read back yet. None: it is neither the old state nor the new one."""
+    if not run.turned_on and _configured(run, plan, observed):
+        return Convergence(difference="turn_on", text="weights and rules were read back; the flag is still off")
+    if _as_confirmed_before(run, plan, observed):
+        if not waited:
+            return Convergence(difference="settling", text="waiting for the provider to show the change")
+        return Convergence(difference="apply_again", text="the provider still shows the state before the change")
+    if not waited and observed.effective_exposure <= max(run.exposure, run.confirmed_exposure or 0):
+        return Convergence(difference="settling", text="waiting for the provider to show the change")
+    return None
+
+
+def _as_confirmed_before(run: Run, plan: RolloutPlan, observed: FlagState) -> bool:
+    if not run.turned_on:
+        # Before the first turn-on nobody may have the rollout variation: off, or on at 0 % without our rules.
+        return not observed.enabled or (observed.exposure == 0 and not observed.audience)
+    audience = _audience(plan) if run.confirmed_audience else frozenset()
+    before = run.confirmed_exposure or 0
+    return observed.enabled and observed.exposure == before and frozenset(observed.audience) == audience
+
+
+def _drifted(run: Run, plan: RolloutPlan, observed: FlagState) -> Convergence:
+    shows = exposure_text(observed.exposure) if observed.enabled else "off"
+    extra = frozenset(observed.audience) - _wanted(run, plan)
+    difference: Difference = "too_low"
+    if observed.effective_exposure > run.exposure or (observed.enabled and extra):
+        difference = "too_high"
+    audience = run.audience and observed.enabled and frozenset(observed.audience) >= _wanted(run, plan)
+    return Convergence(
+        difference=difference,
+        text=f"the provider shows {shows}{_rules(observed)}; committed is {exposure_text(run.exposure)}",
+        exposure=min(run.exposure, observed.effective_exposure),
+        audience=audience,
+    )
+
+
+def _rules(observed: FlagState) -> str:
+    return f" with the audience rules {', '.join(observed.audience)}" if observed.audience else ""

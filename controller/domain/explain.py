@@ -1,0 +1,178 @@
+"""A run as people see it: status and explanation, from what was committed and what the latest tick saw."""
+
+from collections.abc import Sequence
+
+from controller.domain.accumulators import settling_seconds
+from controller.domain.binding import Guardrail
+from controller.domain.decide import stage_at
+from controller.domain.evidence import Verdict
+from controller.domain.plan import RolloutPlan
+from controller.domain.quantities import exposure_text
+from controller.domain.rollout import NOT_STARTED, Observations, Run, Seen, Timer
+from controller.domain.status import (
+    Explanation,
+    KillStatus,
+    PlanSummary,
+    RuleStatus,
+    RunStatus,
+    StageStatus,
+)
+from controller.domain.wording import breach_text, unknown_text
+
+PHASE_WORDS = {
+    "pending": "waiting to start",
+    "progressing": "progressing",
+    "paused": "paused",
+    "completed": "completed",
+    "killed": "killed",
+    "abandoned": "abandoned",
+}
+
+
+def run_status(
+    run: Run,
+    plan: RolloutPlan,
+    guardrails: Sequence[Guardrail],
+    observations: Observations,
+    kills: Sequence[KillStatus],
+) -> RunStatus:
+    seen = observations.seen
+    flag = seen.flag if seen else None
+    target = stage_at(plan, run.exposure) + 1
+    stages = plan.spec.stages
+    rises = run.active and run.phase != "paused" and target < len(stages)
+    return RunStatus(
+        id=run.id,
+        plan=run.plan,
+        flag=run.flag,
+        phase=run.phase,
+        mode=plan.spec.mode,
+        stage=run.stage,
+        stages=[_stage_status(plan, run, index, observations) for index in range(len(stages))],
+        desired_exposure=run.exposure,
+        observed_exposure=flag.effective_exposure if flag else None,
+        observed_enabled=flag.enabled if flag else None,
+        observed_at=seen.at if seen and flag else None,
+        confirmed=run.confirmed,
+        reason=run.status,
+        blocks=list(seen.blocks) if seen and run.active else [],
+        next_exposure=stages[target].share if rises else None,
+        next_in_seconds=_next_in(run, plan, guardrails, observations) if run.phase == "progressing" else None,
+        rules=rule_statuses(observations) if run.active else [],
+        kills=list(kills),
+        plan_revision=run.plan_revision,
+        author=run.author,
+        started_by=run.started_by,
+        created_at=run.created_at,
+        ended_at=run.ended_at,
+        version=run.version,
+        owner=plan.metadata.owner,
+        labels=plan.metadata.labels,
+        links=plan.metadata.links,
+    )
+
+
+def _stage_status(plan: RolloutPlan, run: Run, index: int, observations: Observations) -> StageStatus:
+    stage = plan.spec.stages[index]
+    done = index < run.stage or run.phase == "completed"
+    state = "done" if done else "current" if index == run.stage else "ahead"
+    baked = stage.bake_seconds if done else min(observations.bake, stage.bake_seconds) if state == "current" else 0.0
+    return StageStatus(
+        name=stage.name,
+        exposure=stage.share,
+        state=state,
+        bake_seconds=stage.bake_seconds,
+        baked_seconds=baked,
+        needs_approval=stage.approval is not None,
+    )
+
+
+def _next_in(
+    run: Run, plan: RolloutPlan, guardrails: Sequence[Guardrail], observations: Observations
+) -> float | None:
+    """Seconds of passing ticks still needed; None when something else than time is in the way."""
+    seen = observations.seen
+    if run.stage == NOT_STARTED or not run.confirmed or seen is None:
+        return None
+    if any(block.code not in ("bake", "schedule") for block in seen.blocks):
+        return None
+    bake_left = max(plan.spec.stages[run.stage].bake_seconds - observations.bake, 0.0)
+    settling = max(settling_seconds(guardrails) - observations.since_confirmed, 0.0)
+    opens = [block.clears_at for block in seen.blocks if block.code == "schedule" and block.clears_at]
+    waits = [(at - seen.at).total_seconds() for at in opens]
+    return max([bake_left + settling, *waits])
+
+
+def rule_statuses(observations: Observations) -> list[RuleStatus]:
+    seen = observations.seen
+    return [_rule_status(verdict, observations) for verdict in seen.verdicts] if seen else []
+
+
+def _rule_status(verdict: Verdict, observations: Observations) -> RuleStatus:
+    return RuleStatus(
+        policy=verdict.policy,
+        rule=verdict.rule,
+        condition=verdict.condition,
+        then=verdict.then,
+        enforced=verdict.enforced,
+        outcome=verdict.outcome,
+        detail=verdict.detail,
+        unit=verdict.unit,
+        value=verdict.value,
+        limit=verdict.limit,
+        baseline=verdict.baseline,
+        sample=verdict.sample,
+        breached_seconds=observations.breached.get(verdict.id, Timer()).seconds,
+        for_seconds=verdict.for_seconds,
+        query=verdict.query,
+    )
+
+
+def plan_summary(plan: RolloutPlan, revision: int, latest: tuple[Run, Observations] | None) -> PlanSummary:
+    run, observations = latest or (None, Observations())
+    stages = plan.spec.stages
+    flag = observations.seen.flag if observations.seen else None
+    stage = "–"
+    if run and run.stage != NOT_STARTED:
+        stage = f"{run.stage + 1}/{len(stages)} {stages[min(run.stage, len(stages) - 1)].name}"
+    return PlanSummary(
+        plan=plan.metadata.name,
+        flag=plan.spec.flag,
+        revision=revision,
+        run=run.id if run else None,
+        phase=run.phase if run else None,
+        stage=stage,
+        desired_exposure=run.exposure if run else 0,
+        observed_exposure=flag.effective_exposure if flag else None,
+        reason=run.status if run else "never started",
+    )
+
+
+def explanation(run: Run, observations: Observations) -> Explanation:
+    blocks = list(observations.seen.blocks) if observations.seen and run.active else []
+    lines = [f"{run.id} is {PHASE_WORDS[run.phase]} at {exposure_text(run.exposure)}: {run.status or 'just created'}."]
+    for block in blocks:
+        when = f" (earliest {block.clears_at:%Y-%m-%d %H:%M:%S} UTC)" if block.clears_at else ""
+        lines.append(f"- {block.code}: {block.text}{when}")
+    lines += _findings(observations.seen, observations) if run.active and observations.seen else []
+    if observations.seen is None and run.active:
+        lines.append("- no tick has looked at it yet")
+    return Explanation(
+        run=run.id,
+        phase=run.phase,
+        text="\n".join(lines),
+        blocks=blocks,
+        rules=rule_statuses(observations) if run.active else [],
+    )
+
+
+def _findings(seen: Seen, observations: Observations) -> list[str]:
+    lines = []
+    for verdict in seen.verdicts:
+        watching = "" if verdict.enforced else " (observed only)"
+        if verdict.outcome == "breach":
+            timer = observations.breached.get(verdict.id, Timer())
+            lines.append(f"- {verdict.then} rule {breach_text(verdict, timer.seconds)}{watching}")
+        elif verdict.outcome != "pass":
+            lines.append(f"- {unknown_text(verdict)}{watching}")
+    return lines

@@ -1,0 +1,1 @@
+"""What counts as harm. One module per kind of rule."""

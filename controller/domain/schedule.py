@@ -1,0 +1,86 @@
+"""When exposure may rise: weekly windows and dated freezes, in the plan's own time zone.
+
+Local times are resolved with the zone's rules, so that 09:00 stays 09:00 across a clock change. A local time
+that a spring change skips means the instant the clock jumped to; one that an autumn change repeats, the first.
+"""
+
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from controller.domain.plan import AllowedWindow, Freeze, Schedule
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+HORIZON_DAYS = 400
+"""How far ahead the next opening is looked for: beyond the longest freeze anybody should write."""
+
+
+class Closed(Struct, frozen=True):
+    """Why exposure may not rise now; `opens_at` None: not within the horizon."""
+
+    why: str
+    opens_at: datetime | None
+
+
+def days_of(window: AllowedWindow) -> frozenset[int]:
+    """`mon-thu` → {0,1,2,3}; `sat,sun` → {5,6}; `fri-mon` wraps."""
+    chosen: set[int] = set()
+    for part in window.days.split(","):
+        first, _, last = part.partition("-")
+        start, end = DAYS.index(first), DAYS.index(last or first)
+        chosen.update((start + step) % 7 for step in range((end - start) % 7 + 1))
+    return frozenset(chosen)
+
+
+def closed(schedule: Schedule, now: datetime) -> Closed | None:
+    """None when exposure may rise at `now`."""
+    why = _closed_because(schedule, now)
+    return Closed(why, _opens_at(schedule, now)) if why else None
+
+
+def _closed_because(schedule: Schedule, at: datetime) -> str | None:
+    zone = ZoneInfo(schedule.timezone)
+    for freeze in schedule.freezes:
+        if freeze_start(freeze, zone) <= at < freeze_end(freeze, zone):
+            return f"frozen: {freeze.name}, until {freeze.to.replace('T', ' ')} {schedule.timezone}"
+    if schedule.advance_only and not any(_within(window, at.astimezone(zone)) for window in schedule.advance_only):
+        hours = "; ".join(f"{w.days} {w.from_}-{w.to}" for w in schedule.advance_only)
+        return f"outside the allowed hours ({hours} {schedule.timezone})"
+    return None
+
+
+def _within(window: AllowedWindow, local: datetime) -> bool:
+    days, clock = days_of(window), f"{local:%H:%M}"
+    if window.from_ < window.to:
+        return local.weekday() in days and window.from_ <= clock < window.to
+    # A window over midnight belongs to the day it starts on.
+    yesterday = (local.weekday() - 1) % 7
+    return (local.weekday() in days and clock >= window.from_) or (yesterday in days and clock < window.to)
+
+
+def _opens_at(schedule: Schedule, now: datetime) -> datetime | None:
+    """The schedule can only open at the end of a freeze or at the start of a window: look at those instants."""
+    zone = ZoneInfo(schedule.timezone)
+    candidates = [freeze_end(freeze, zone) for freeze in schedule.freezes]
+    today = now.astimezone(zone).date()
+    for ahead in range(HORIZON_DAYS):
+        day = today + timedelta(days=ahead)
+        candidates += [
+            _instant(datetime.combine(day, time.fromisoformat(window.from_)), zone)
+            for window in schedule.advance_only
+            if window.from_ != "24:00" and day.weekday() in days_of(window)
+        ]
+    return min((at for at in candidates if at > now and not _closed_because(schedule, at)), default=None)
+
+
+def freeze_start(freeze: Freeze, zone: ZoneInfo) -> datetime:
+    return _instant(datetime.fromisoformat(freeze.from_), zone)
+
+
+def freeze_end(freeze: Freeze, zone: ZoneInfo) -> datetime:
+    return _instant(datetime.fromisoformat(freeze.to), zone)
+
+
+def _instant(local: datetime, zone: ZoneInfo) -> datetime:
+    return local.replace(tzinfo=zone).astimezone(UTC)

@@ -1,0 +1,52 @@
+"""The last known state on disk: what a cold start without a database needs to serve SDKs and to kill.
+
+Digests, never secrets. One file, replaced atomically; an unreadable one is reported and counts as absent.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from controller.domain.catalogue import FlagConfig, SdkKey, Token
+from controller.domain.plan import FlagRef, Serve
+
+log = structlog.get_logger()
+
+
+class KnownFlag(Struct, frozen=True, kw_only=True):
+    """A flag that a plan names, and what the plan serves."""
+
+    plan: str
+    flag: FlagRef
+    serve: Serve
+
+
+class LastKnown(Struct, frozen=True, kw_only=True):
+    tokens: list[Token] = []
+    sdk_keys: list[SdkKey] = []
+    flags: list[FlagConfig] = []
+    known: list[KnownFlag] = []
+
+
+def load(path: Path) -> LastKnown | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LastKnown)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        log.error("last_known_unreadable", path=str(path), error=str(error))
+        return None
+
+
+def save(path: Path, state: LastKnown) -> None:
+    """Raises OSError: the caller decides whether that matters now."""
+    fresh = path.with_suffix(".new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(state))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
