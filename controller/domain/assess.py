@@ -167,7 +167,9 @@ def _baseline(run: Run, guardrail: Guardrail, control: Sides, before: Sides) -> 
         return before
     if run.exposure == FULL_EXPOSURE:
         control = {
-            metric: _settled(guardrail, metric, run.baselines_control.get(f"{guardrail.policy}/{metric}"), fresh=False)
+            metric: _settled(
+                guardrail, metric, run.baselines_control.get(f"{guardrail.policy}/{metric}"), fresh=False
+            )
             for metric in control
         }
     return _or(control, before) if declared.fallback == "before" else control

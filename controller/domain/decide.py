@@ -122,10 +122,17 @@ def _kill_rule(run: Run, evidence: Evidence) -> Decision | None:
     if verdict.control_fails and not verdict.even_if_control_fails:
         spared = "the control breaks the same condition, so it is not blamed on the flag"
     elif evidence.automatic_kills >= evidence.max_automatic_kills:
-        spared = f"{evidence.automatic_kills} flags were killed automatically just now, so a person must look first"
+        spared = (
+            f"{evidence.automatic_kills} flags were killed automatically just now, so a person must look first"
+        )
     if spared is None:
         return Decision(
-            action="kill", cause="policy", text=f"killed by {told}", stage=run.stage, exposure=0, audience=False,
+            action="kill",
+            cause="policy",
+            text=f"killed by {told}",
+            stage=run.stage,
+            exposure=0,
+            audience=False,
             rule=verdict.id,
         )
     if run.phase == "paused":
@@ -222,7 +229,9 @@ def _hold_or_rise(
     if target < len(plan.spec.stages):
         if plan.spec.stages[target].share == FULL_EXPOSURE and evidence.baselines_missing:
             missing = ", ".join(evidence.baselines_missing)
-            blocks.append(Block(code="baseline", text=f"the control's baseline for 100 % is not measured yet: {missing}"))
+            blocks.append(
+                Block(code="baseline", text=f"the control's baseline for 100 % is not measured yet: {missing}")
+            )
         return _raise_or_wait(run, plan, "advance", target, blocks, now)
     if blocks:
         return _hold(run, blocks)

@@ -76,7 +76,9 @@ def _stage_status(plan: RolloutPlan, run: Run, index: int, observations: Observa
     stage = plan.spec.stages[index]
     done = index < run.stage or run.phase == "completed"
     state = "done" if done else "current" if index == run.stage else "ahead"
-    baked = stage.bake_seconds if done else min(observations.bake, stage.bake_seconds) if state == "current" else 0.0
+    baked = (
+        stage.bake_seconds if done else min(observations.bake, stage.bake_seconds) if state == "current" else 0.0
+    )
     return StageStatus(
         name=stage.name,
         exposure=stage.share,
@@ -150,7 +152,9 @@ def plan_summary(plan: RolloutPlan, revision: int, latest: tuple[Run, Observatio
 
 def explanation(run: Run, observations: Observations) -> Explanation:
     blocks = list(observations.seen.blocks) if observations.seen and run.active else []
-    lines = [f"{run.id} is {PHASE_WORDS[run.phase]} at {exposure_text(run.exposure)}: {run.status or 'just created'}."]
+    lines = [
+        f"{run.id} is {PHASE_WORDS[run.phase]} at {exposure_text(run.exposure)}: {run.status or 'just created'}."
+    ]
     for block in blocks:
         when = f" (earliest {block.clears_at:%Y-%m-%d %H:%M:%S} UTC)" if block.clears_at else ""
         lines.append(f"- {block.code}: {block.text}{when}")

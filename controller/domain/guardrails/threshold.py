@@ -63,7 +63,9 @@ def _compare(
     name = f"baseline({metric})" if of_baseline else metric
     limit, limit_problem = _limit(comparison, floor, baseline)
     if side is None or side.value is None:
-        problem = (side.problem or "no_data", f"{name}: {side.detail}") if side else ("no_data", f"{name}: not measured")
+        problem = (
+            (side.problem or "no_data", f"{name}: {side.detail}") if side else ("no_data", f"{name}: not measured")
+        )
         return Compared(metric=metric, of_baseline=of_baseline, holds=None, limit=limit, problem=problem)
     if limit is None:
         return Compared(

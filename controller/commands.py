@@ -1,0 +1,318 @@
+"""What people command, and what they ask. Every command ends in the reconciler's commit-then-apply tail.
+
+A command is a decision with a person behind it: the table of transitions, the flag's kill epoch and the run's
+version guard it as they guard a tick. It waives nothing but the remaining bake.
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from controller.access import Actor
+from controller.domain.assess import assess_and_decide
+from controller.domain.audit import AuditEntry
+from controller.domain.binding import Guardrail
+from controller.domain.catalogue import PlanRevision
+from controller.domain.decide import Decision, stage_holding, step_back
+from controller.domain.explain import explanation, plan_summary, run_status
+from controller.domain.flag import Unknown
+from controller.domain.plan import RolloutPlan
+from controller.domain.policy import GuardrailPolicy
+from controller.domain.quantities import exposure_text
+from controller.domain.rollout import Action, Observations, Run, next_phase
+from controller.domain.status import Explanation, PlanSummary, RunStatus
+from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
+from controller.reconciler import Reconciler, bind_all
+
+
+class Commands:
+    """`groups` name who may approve: group → token names."""
+
+    def __init__(self, reconciler: Reconciler, groups: Mapping[str, list[str]]) -> None:
+        self._reconciler = reconciler
+        self._store = reconciler.store
+        self._killer = reconciler.killer
+        self._clock = reconciler.clock
+        self._groups = groups
+
+    # — commands —
+
+    async def start(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        """Authorise a run. It raises nothing yet: the first tick with a healthy baseline does."""
+        revision = await self._plan(plan)
+        definition, flag = revision.plan, revision.plan.spec.flag
+        actor.require("operate", flag.environment)
+        if held := self._killer.holds(flag):
+            raise KillInForce(f"{flag} is killed ({', '.join(held)}); reset it first: rampart reset {plan}")
+        policies = await self._policies(definition)
+        bind_all(definition, policies.values())
+        await self._startable(definition)
+        now = self._clock.now()
+        run = Run(
+            id=plan,
+            plan=plan,
+            number=0,
+            plan_revision=revision.revision,
+            policy_revisions={name: number for name, number in (await self._revisions(definition)).items()},
+            flag=flag,
+            author=revision.author,
+            started_by=actor.name,
+            created_at=now,
+            status="waiting for a healthy baseline",
+        )
+        why = f"{plan} was authorised to start" + (f": {note}" if note else "")
+        run = await self._store.create_run(run, self._entry(actor, "authorise", flag.environment, plan, why))
+        return await self.status(plan)
+
+    async def advance(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        """Waive the remaining bake, and nothing else. Raises Refused naming what else is in the way."""
+        run, definition, guardrails, observations = await self._operable(plan, actor, "advance")
+        inputs = await self._reconciler.look_at(run, definition, guardrails, observations)
+        _, decision = assess_and_decide(run, definition, guardrails, inputs)
+        if decision.action not in ("advance", "request_approval"):
+            raise Refused(
+                f"{run.id} cannot advance now: {decision.text}", blocks=[block.text for block in decision.blocks]
+            )
+        decision = replace(decision, cause="user", text=_by(actor, decision.text, note))
+        extra = self._reconciler.extras(run, definition, guardrails, inputs, decision)
+        await self._carry_out(run, definition, decision, observations, actor, inputs=inputs, extra=extra)
+        return await self.status(plan)
+
+    async def pause(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        run, definition, _, observations = await self._operable(plan, actor, "pause")
+        text = _by(actor, f"paused at {exposure_text(run.exposure)}", note)
+        return await self._stay(run, definition, observations, actor, "pause", text)
+
+    async def resume(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        """Adopt the exposure that is observed, never more than was committed, and restart the bake."""
+        run, definition, _, observations = await self._operable(plan, actor, "resume")
+        if run.phase != "paused":
+            next_phase(run.phase, "resume")
+        exposure, enabled = run.exposure, True
+        if definition.spec.mode == "enforce":
+            observed = await self._reconciler.observe(run.flag)
+            if isinstance(observed, Unknown):
+                raise ProviderUnavailable(f"cannot resume: {observed.why}")
+            exposure, enabled = min(run.exposure, observed.effective_exposure), observed.enabled
+        if run.turned_on and not enabled:
+            raise Refused(
+                f"{run.id} cannot resume: the flag was turned off at the provider, and only a start turns a flag on",
+                blocks=[f"rampart abandon {plan}, then rampart start {plan}"],
+            )
+        audience = run.audience and exposure > 0
+        decision = Decision(
+            action="resume",
+            cause="user",
+            text=_by(actor, f"resumed at {exposure_text(exposure)}; the bake starts anew", note),
+            stage=stage_holding(definition, exposure),
+            exposure=exposure,
+            audience=audience,
+        )
+        await self._carry_out(
+            run, definition, decision, observations, actor, extra={"confirmed_at": None, "approval": None}
+        )
+        return await self.status(plan)
+
+    async def step_back(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        run, definition, _, observations = await self._operable(plan, actor, "step_back")
+        if run.exposure == 0:
+            raise Refused(f"{run.id} is at 0 % already; there is no stage to step back to")
+        decision = step_back(run, definition, _by(actor, "", note).strip(), cause="user")
+        await self._carry_out(run, definition, decision, observations, actor)
+        return await self.status(plan)
+
+    async def abandon(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        run, definition, _, observations = await self._operable(plan, actor, "abandon")
+        text = _by(actor, f"abandoned; the flag stays at {exposure_text(run.exposure)}", note)
+        return await self._stay(run, definition, observations, actor, "abandon", text)
+
+    async def approve(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        """Grant the open request. Two people: not the plan's author, not whoever started the run."""
+        run, definition, _, observations = await self._active(plan)
+        actor.require("approve", run.flag.environment)
+        request = run.approval
+        if request is None or request.granted_at is not None:
+            raise Conflict(f"{run.id} waits for no approval")
+        stage = definition.spec.stages[request.stage]
+        groups = stage.approval.from_ if stage.approval else []
+        if not any(actor.name in self._groups.get(group, []) for group in groups):
+            raise Forbidden(
+                f'"{actor.name}" is in none of the groups that may approve {stage.name}: {", ".join(groups)}'
+            )
+        if actor.name in (run.author, run.started_by):
+            raise Forbidden(
+                f'{stage.name} needs a second person: "{actor.name}" wrote the plan or started the run'
+            )
+        granted = replace(request, granted_by=actor.name, granted_at=self._clock.now())
+        text = _by(actor, f"approved {stage.name} ({exposure_text(stage.share)})", note)
+        decision = _unmoved(run, "approve", text)
+        await self._carry_out(run, definition, decision, observations, actor, extra={"approval": granted})
+        return await self.status(plan)
+
+    async def adopt(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        """Move the active run to the newest revisions. Bake restarts; changed rules need a second person."""
+        run, definition, _, observations = await self._operable(plan, actor, "adopt")
+        newest = await self._plan(plan)
+        policies = await self._policies(newest.plan)
+        revisions = await self._revisions(newest.plan)
+        if (newest.revision, revisions) == (run.plan_revision, run.policy_revisions):
+            raise Conflict(f"{run.id} already follows the newest revisions")
+        if newest.plan.spec.flag != run.flag or newest.plan.spec.serve != definition.spec.serve:
+            raise Refused(
+                "a running run cannot move to another flag or other variations; abandon it and start anew"
+            )
+        shares = {0, *(stage.share for stage in newest.plan.spec.stages)}
+        if run.exposure not in shares:
+            raise Refused(f"{exposure_text(run.exposure)}, where {run.id} is now, is no stage of the new plan")
+        before = bind_all(definition, (await self._pinned(run)).values())
+        after = bind_all(newest.plan, policies.values())
+        if before != after and not (actor.may("approve", run.flag.environment) and actor.name != newest.author):
+            raise Refused(
+                "the guardrails change: adopting them needs the scope approve and a person who is not the author",
+                blocks=[f"author of revision {newest.revision}: {newest.author}"],
+            )
+        decision = replace(
+            _unmoved(run, "adopt", _by(actor, f"adopted plan revision {newest.revision}", note)),
+            stage=stage_holding(newest.plan, run.exposure),
+        )
+        extra = {
+            "plan_revision": newest.revision,
+            "policy_revisions": revisions,
+            "confirmed_at": None,
+            "approval": None,
+        }
+        await self._carry_out(run, definition, decision, observations, actor, extra=extra)
+        return await self.status(plan)
+
+    # — questions —
+
+    async def status(self, plan: str, run: int | None = None) -> RunStatus:
+        found = await (self._store.run(f"{plan}#{run}") if run is not None else self._store.latest_run(plan))
+        if found is None:
+            await self._plan(plan)
+            raise NotFound(f"{plan} has no run {run}" if run is not None else f"{plan} was never started")
+        this, observations = found
+        definition = await self._plan(plan, this.plan_revision)
+        guardrails = bind_all(definition.plan, (await self._pinned(this)).values())
+        return run_status(this, definition.plan, guardrails, observations, self._killer.kills_of(this.flag))
+
+    async def summaries(self) -> list[PlanSummary]:
+        latest = {run.plan: (run, observations) for run, observations in await self._store.latest_runs()}
+        return [
+            plan_summary(one.plan, one.revision, latest.get(one.plan.metadata.name))
+            for one in await self._store.plans()
+        ]
+
+    async def explain(self, plan: str) -> Explanation:
+        found = await self._store.latest_run(plan)
+        if found is None:
+            await self._plan(plan)
+            raise NotFound(f"{plan} was never started")
+        return explanation(*found)
+
+    # — the way there —
+
+    async def _plan(self, name: str, revision: int | None = None) -> PlanRevision:
+        found = await self._store.plan(name, revision)
+        if found is None:
+            raise NotFound(f'no plan is called "{name}"; rampart list shows them all')
+        return found
+
+    async def _policies(self, plan: RolloutPlan) -> dict[str, GuardrailPolicy]:
+        return {name: one.policy for name, one in (await self._policy_revisions(plan)).items()}
+
+    async def _revisions(self, plan: RolloutPlan) -> dict[str, int]:
+        return {name: one.revision for name, one in (await self._policy_revisions(plan)).items()}
+
+    async def _policy_revisions(self, plan: RolloutPlan) -> dict[str, Any]:
+        found = {use.policy: await self._store.policy(use.policy) for use in plan.spec.guardrails}
+        missing = [name for name, one in found.items() if one is None]
+        if missing:
+            raise Refused(f"no policy is called {', '.join(missing)}; apply it first")
+        return found
+
+    async def _pinned(self, run: Run) -> dict[str, GuardrailPolicy]:
+        found = {name: await self._store.policy(name, number) for name, number in run.policy_revisions.items()}
+        return {name: one.policy for name, one in found.items() if one is not None}
+
+    async def _startable(self, plan: RolloutPlan) -> None:
+        flag = plan.spec.flag
+        provider = self._reconciler.providers.get(flag.provider)
+        if provider is None:
+            raise Refused(f'the settings know no provider "{flag.provider}"')
+        if objections := provider.objections(plan):
+            raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
+        if plan.spec.mode == "observe":
+            return
+        observed = await self._reconciler.observe(flag)
+        if isinstance(observed, Unknown):
+            raise ProviderUnavailable(f"cannot start: {observed.why}")
+        if observed.enabled and (observed.exposure or observed.audience):
+            raise Refused(
+                f"{flag} already serves {plan.spec.serve.rollout} to {exposure_text(observed.exposure)}; "
+                "lower it to 0 % or turn it off, then start"
+            )
+
+    async def _active(self, plan: str) -> tuple[Run, RolloutPlan, tuple[Guardrail, ...], Observations]:
+        found = await self._store.latest_run(plan)
+        if found is None:
+            await self._plan(plan)
+            raise NotFound(f"{plan} was never started")
+        run, observations = found
+        definition = (await self._plan(plan, run.plan_revision)).plan
+        return run, definition, bind_all(definition, (await self._pinned(run)).values()), observations
+
+    async def _operable(
+        self, plan: str, actor: Actor, action: Action
+    ) -> tuple[Run, RolloutPlan, tuple[Guardrail, ...], Observations]:
+        """The run, when this actor may do this to it now. Lowering is also the right of whoever may kill."""
+        run, definition, guardrails, observations = await self._active(plan)
+        lowering = action in ("pause", "step_back")
+        if not (lowering and actor.may("kill", run.flag.environment)):
+            actor.require("operate", run.flag.environment)
+        next_phase(run.phase, action)
+        return run, definition, guardrails, observations
+
+    async def _stay(
+        self, run: Run, plan: RolloutPlan, observations: Observations, actor: Actor, action: Action, text: str
+    ) -> RunStatus:
+        await self._carry_out(run, plan, _unmoved(run, action, text), observations, actor)
+        return await self.status(run.plan)
+
+    async def _carry_out(
+        self,
+        run: Run,
+        plan: RolloutPlan,
+        decision: Decision,
+        observations: Observations,
+        actor: Actor,
+        **more: Any,
+    ) -> None:
+        more.setdefault("inputs", None)
+        await self._reconciler.commit_and_apply(
+            run, plan, decision, observations, actor=actor.name, lease_epoch=None, **more
+        )
+
+    def _entry(self, actor: Actor, action: str, environment: str, subject: str, reason: str) -> AuditEntry:
+        return AuditEntry(
+            id=uuid.uuid4().hex,
+            at=self._clock.now(),
+            actor=actor.name,
+            action=action,
+            cause="user",
+            subject=subject,
+            environment=environment,
+            reason=reason,
+        )
+
+
+def _by(actor: Actor, text: str, note: str) -> str:
+    return f"{text} by {actor.name}" + (f": {note}" if note else "")
+
+
+def _unmoved(run: Run, action: Action, text: str) -> Decision:
+    return Decision(
+        action=action, cause="user", text=text, stage=run.stage, exposure=run.exposure, audience=run.audience
+    )

@@ -1,0 +1,456 @@
+"""The kill path. It needs no lease, no database, no metric source and no other replica.
+
+accept from memory → journal (fsync) → provider, with the database at the same time → read back → answer.
+What is not confirmed is tried again, at most a second apart, until it is read back as off.
+"""
+
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+from msgspec import Struct
+
+from controller.access import Actor
+from controller.domain.audit import AuditEntry
+from controller.domain.catalogue import Kill
+from controller.domain.flag import FlagKill, FlagState, Unknown
+from controller.domain.plan import FlagRef, Serve
+from controller.domain.status import KillReceipt, KillStatus
+from controller.errors import (
+    Conflict,
+    KillInForce,
+    NotFound,
+    ProviderUnavailable,
+    RampartError,
+    StoreUnavailable,
+)
+from controller.journal import Journal, KillRecord, ResetRecord
+from controller.lastknown import KnownFlag
+from controller.ports import Clock, FlagProvider, Store
+from controller.telemetry import Metrics
+
+log = structlog.get_logger()
+
+ANSWER_WITHIN_SECONDS = 2.0
+"""How long an answer waits for disk and provider. What is not done by then goes on and is shown as such."""
+
+STORE_WAIT_SECONDS = 0.2
+"""How long an answer waits for the database row. The row itself is tried without end."""
+
+
+class Held(Struct, kw_only=True):
+    """One kill in force. The only mutable record of this module; lost at a restart, rebuilt from the journal."""
+
+    record: KillRecord
+    durable: bool = False
+    merged: bool = False
+    lowering: bool = False
+    attempts: int = 0
+    updated_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    reached: list[str] = []
+
+    @property
+    def kill(self) -> Kill:
+        return self.record.kill
+
+    def command(self) -> FlagKill:
+        comment = f"Rampart kill {self.kill.id} by {self.kill.actor}: {self.kill.reason}"
+        return FlagKill(flag=self.kill.flag, kill_id=self.kill.id, serve=self.record.serve, comment=comment)
+
+
+class Killer:
+    """Accepts, applies, confirms, merges and resets kills. `known` maps flags to the plans that name them."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        store: Store,
+        providers: Mapping[str, FlagProvider],
+        clock: Clock,
+        metrics: Metrics,
+        provider_timeout_seconds: float,
+    ) -> None:
+        self._journal = journal
+        self._store = store
+        self._providers = providers
+        self._clock = clock
+        self._metrics = metrics
+        self._timeout = provider_timeout_seconds
+        self._held: dict[str, Held] = {}
+        self._known: dict[FlagRef, KnownFlag] = {}
+        self._writes: defaultdict[FlagRef, set[asyncio.Event]] = defaultdict(set)
+        self._store_answers = True
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # — what is known and in force —
+
+    def learn(self, known: Iterable[KnownFlag]) -> None:
+        self._known = {entry.flag: entry for entry in known}
+
+    def known(self) -> list[KnownFlag]:
+        return list(self._known.values())
+
+    def resume_journal(self) -> None:
+        """Take up every kill the journal holds. They count as unconfirmed until read back."""
+        for record in self._journal.kills.values():
+            self._held.setdefault(record.kill.id, Held(record=record, durable=True))
+
+    def holds(self, flag: FlagRef) -> list[str]:
+        return [kill_id for kill_id, held in self._held.items() if held.kill.flag == flag]
+
+    def in_force(self) -> list[Held]:
+        return list(self._held.values())
+
+    def active(self) -> list[KillStatus]:
+        return [_status(held) for held in self._held.values()]
+
+    def kills_of(self, flag: FlagRef) -> list[KillStatus]:
+        return [_status(held) for held in self._held.values() if held.kill.flag == flag]
+
+    def automatic_kills(self, within_seconds: float) -> int:
+        since = self._clock.now() - timedelta(seconds=within_seconds)
+        return sum(h.kill.cause == "policy" and h.kill.accepted_at >= since for h in self._held.values())
+
+    # — kill —
+
+    async def kill(
+        self, *, key: str, environment: str | None, provider: str | None, actor: Actor, reason: str
+    ) -> list[KillReceipt]:
+        """`key` is a flag key or a plan name; every match is killed. Raises NotFound, Forbidden."""
+        flags = self._match(key, environment, provider)
+        for flag in flags:
+            actor.require("kill", flag.environment)
+        killing = [self.kill_flag(flag, actor=actor.name, reason=reason, cause="user") for flag in flags]
+        return list(await asyncio.gather(*killing))
+
+    async def kill_flag(
+        self,
+        flag: FlagRef,
+        *,
+        actor: str,
+        reason: str,
+        cause: Literal["policy", "user"],
+        run: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> KillReceipt:
+        """Accepted from here on, whatever fails below."""
+        held = self._accept(flag, actor, reason, cause, run, dict(details or {}))
+        lowering = {self._spawn(self._write_down(held)), self._spawn(self._lower(held))}
+        merging = {self._spawn(self._merge_one(held))}
+        await asyncio.wait(lowering, timeout=ANSWER_WITHIN_SECONDS)
+        if self._store_answers:
+            await asyncio.wait(merging, timeout=STORE_WAIT_SECONDS)
+        return _receipt(held)
+
+    async def _write_down(self, held: Held) -> None:
+        held.durable = await self._journal.append(held.record)
+
+    def _accept(
+        self,
+        flag: FlagRef,
+        actor: str,
+        reason: str,
+        cause: Literal["policy", "user"],
+        run: str | None,
+        details: dict[str, Any],
+    ) -> Held:
+        kill = Kill(
+            id=f"kill-{uuid.uuid4().hex[:20]}",
+            flag=flag,
+            accepted_at=self._clock.now(),
+            actor=actor,
+            reason=reason,
+            cause=cause,
+            run=run,
+        )
+        record = KillRecord(kill=kill, serve=self._serve(flag), details=details)
+        held = self._held[kill.id] = Held(record=record)
+        log.warning("kill_accepted", kill_id=kill.id, flag=str(flag), actor=actor, cause=cause, reason=reason)
+        return held
+
+    def _serve(self, flag: FlagRef) -> Serve | None:
+        known = self._known.get(flag)
+        return known.serve if known else None
+
+    def _match(self, key: str, environment: str | None, provider: str | None) -> list[FlagRef]:
+        """Every known flag of that key or plan; an unknown one too when there is no doubt which is meant."""
+
+        def fits(flag: FlagRef) -> bool:
+            return environment in (None, flag.environment) and provider in (None, flag.provider)
+
+        matches = {e.flag for e in self._known.values() if key in (e.flag.key, e.plan) and fits(e.flag)}
+        if matches:
+            return sorted(matches)
+        providers = [provider] if provider else list(self._providers)
+        if environment is None or len(providers) != 1 or providers[0] not in self._providers:
+            raise NotFound(
+                f'no plan and no flag is called "{key}"'
+                + (f" in {environment}" if environment else "")
+                + "; to kill a flag that no plan names give its environment and provider"
+            )
+        return [FlagRef(provider=providers[0], environment=environment, key=key)]
+
+    # — towards off, and the proof of it —
+
+    async def _lower(self, held: Held) -> None:
+        """One attempt: write, then read back. Leaves the kill unconfirmed when anything is in doubt."""
+        provider = self._providers.get(held.kill.flag.provider)
+        if provider is None:
+            log.error("kill_provider_unknown", flag=str(held.kill.flag), kill_id=held.kill.id)
+            return
+        if held.lowering:
+            return
+        held.lowering = True
+        try:
+            await self._attempt(held, provider)
+        finally:
+            held.lowering = False
+
+    async def _attempt(self, held: Held, provider: FlagProvider) -> None:
+        flag = held.kill.flag
+        held.attempts += 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                held.reached = list(await provider.kill(held.command()))
+                held.updated_at = self._clock.now()
+                await self._writes_landed(flag)
+                seen = (await provider.observe([flag])).get(flag, Unknown("the provider did not answer for it"))
+        except (ProviderUnavailable, TimeoutError) as error:
+            log.warning(
+                "kill_not_confirmed", flag=str(flag), kill_id=held.kill.id, error=str(error) or "timed out"
+            )
+            return
+        if isinstance(seen, FlagState) and is_off(seen):
+            self._confirm(held)
+        else:
+            log.warning("kill_not_confirmed", flag=str(flag), kill_id=held.kill.id, seen=repr(seen))
+
+    def _confirm(self, held: Held) -> None:
+        if held.confirmed_at is None:
+            held.confirmed_at = self._clock.now()
+            latency = (held.confirmed_at - held.kill.accepted_at).total_seconds()
+            self._metrics.kill(latency, held.kill.cause)
+            log.warning("kill_confirmed", kill_id=held.kill.id, flag=str(held.kill.flag), attempts=held.attempts)
+
+    async def _writes_landed(self, flag: FlagRef) -> None:
+        """Only a read taken after our own writes in flight have ended proves anything."""
+        for write in list(self._writes[flag]):
+            await write.wait()
+
+    @asynccontextmanager
+    async def writing(self, flag: FlagRef) -> AsyncIterator[None]:
+        """Every write of ours to a provider goes through here. Raises KillInForce; a kill after it waits for it."""
+        if self.holds(flag):
+            raise KillInForce(f"{flag} is killed ({', '.join(self.holds(flag))}); reset it first")
+        landed = asyncio.Event()
+        self._writes[flag].add(landed)
+        try:
+            yield
+        finally:
+            landed.set()
+            self._writes[flag].discard(landed)
+            if not self._writes[flag]:
+                del self._writes[flag]
+        if self.holds(flag):
+            # The kill came while we wrote: what we wrote may have landed after it.
+            await asyncio.gather(*(self._lower(h) for h in self._held.values() if h.kill.flag == flag))
+
+    async def retry(self) -> None:
+        """Called at least once a second: press on with what is not confirmed."""
+        open_kills = [held for held in self.in_force() if held.confirmed_at is None]
+        oldest = min((held.kill.accepted_at for held in open_kills), default=None)
+        self._metrics.kill_unconfirmed((self._clock.now() - oldest).total_seconds() if oldest else 0.0)
+        await asyncio.gather(*(self._lower(held) for held in open_kills))
+
+    async def sweep(self) -> None:
+        """Called every few seconds: what was read back as off must stay off; what came back up is lowered again."""
+        confirmed = [held for held in self.in_force() if held.confirmed_at is not None]
+        for name, provider in self._providers.items():
+            flags = {held.kill.flag for held in confirmed if held.kill.flag.provider == name}
+            if flags:
+                seen = await self._observe(provider, flags)
+                risen = [
+                    h for h in confirmed if isinstance(s := seen.get(h.kill.flag), FlagState) and not is_off(s)
+                ]
+                await asyncio.gather(*(self._came_back(held) for held in risen))
+
+    async def _observe(
+        self, provider: FlagProvider, flags: Collection[FlagRef]
+    ) -> Mapping[FlagRef, FlagState | Unknown]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await provider.observe(flags)
+        except TimeoutError:
+            return {flag: Unknown("the provider did not answer in time") for flag in flags}
+
+    async def _came_back(self, held: Held) -> None:
+        log.error("killed_flag_came_back", flag=str(held.kill.flag), kill_id=held.kill.id)
+        held.confirmed_at = None
+        await self._lower(held)
+
+    # — the database —
+
+    async def merge(self) -> None:
+        """Called when the database answers again, and regularly: exactly one row for every kill, both ways."""
+        for held in self.in_force():
+            if not held.merged:
+                await self._merge_one(held)
+        active = {one.kill.id: one for one in await self._store.active_kills()}
+        for kill_id, one in active.items():
+            if kill_id not in self._held:
+                record = KillRecord(kill=one.kill, serve=self._serve(one.kill.flag))
+                held = self._held[kill_id] = Held(record=record, merged=True)
+                held.durable = await self._journal.append(record)
+                await self._lower(held)
+        for kill_id, held in list(self._held.items()):
+            if held.merged and kill_id not in active:
+                await self._let_go(held)  # reset through another replica
+
+    async def _merge_one(self, held: Held) -> None:
+        try:
+            await self._store.record_kill(held.kill, _entry(held))
+        except StoreUnavailable as error:
+            self._store_answers = False
+            log.warning("kill_not_merged", kill_id=held.kill.id, error=str(error))
+            return
+        self._store_answers = True
+        held.merged = True
+
+    async def forgotten(self) -> None:
+        """After a reconnect the database may have lost what it once confirmed: merge everything again."""
+        for held in self._held.values():
+            held.merged = False
+        await self.merge()
+
+    # — reset —
+
+    async def reset(
+        self,
+        *,
+        key: str,
+        environment: str | None,
+        provider: str | None,
+        kill_ids: Collection[str],
+        actor: Actor,
+        note: str,
+    ) -> list[KillStatus]:
+        """Release the named kills of the flag. The flag stays off. Raises NotFound, Conflict, Forbidden."""
+        flags = self._match(key, environment, provider)
+        in_force = {kill_id for flag in flags for kill_id in self.holds(flag)}
+        unknown = sorted(set(kill_ids) - in_force)
+        if unknown or not kill_ids:
+            raise Conflict(
+                f"{key} is not held by {', '.join(unknown)}"
+                if unknown
+                else f"name the kill ids of {key} to reset",
+            )
+        for flag in flags:
+            actor.require("operate", flag.environment)
+        return [status for flag in flags for status in await self._reset_flag(flag, kill_ids, actor, note)]
+
+    async def _reset_flag(
+        self, flag: FlagRef, kill_ids: Collection[str], actor: Actor, note: str
+    ) -> Sequence[KillStatus]:
+        covered = [self._held[kill_id] for kill_id in self.holds(flag) if kill_id in kill_ids]
+        for held in covered:
+            if not held.merged:
+                await self._merge_one(held)
+            if not held.merged:
+                raise StoreUnavailable(
+                    "the kill is not in the database yet, so it cannot be reset; try again later"
+                )
+        if not covered:
+            return []
+        names = ", ".join(held.kill.id for held in covered)
+        entry = AuditEntry(
+            id=uuid.uuid4().hex,
+            at=self._clock.now(),
+            actor=actor.name,
+            action="reset",
+            cause="user",
+            subject=str(flag),
+            environment=flag.environment,
+            reason=f"reset {names}" + (f": {note}" if note else "") + "; the flag stays off",
+            flag=str(flag),
+            details={"kill_ids": [held.kill.id for held in covered]},
+        )
+        await self._store.reset_kills(flag, [held.kill.id for held in covered], entry)
+        statuses = [_status(held) for held in covered]
+        for held in covered:
+            await self._let_go(held)
+        return statuses
+
+    async def _let_go(self, held: Held) -> None:
+        """The journal forgets last: should we die in between, the flag is held down once too often, not too little."""
+        provider = self._providers.get(held.kill.flag.provider)
+        if provider is not None:
+            try:
+                await provider.release_kill(held.command())
+            except RampartError as error:
+                log.warning("kill_not_released", kill_id=held.kill.id, error=str(error))
+                return
+        self._held.pop(held.kill.id, None)
+        await self._journal.append(ResetRecord(kill_id=held.kill.id))
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def is_off(seen: FlagState) -> bool:
+    """Nobody gets the rollout variation: off, or on with no share and none of our rules."""
+    return not seen.enabled or (seen.exposure == 0 and not seen.audience)
+
+
+def _status(held: Held) -> KillStatus:
+    kill = held.kill
+    return KillStatus(
+        kill_id=kill.id,
+        flag=kill.flag,
+        accepted_at=kill.accepted_at,
+        actor=kill.actor,
+        reason=kill.reason,
+        confirmed_at=held.confirmed_at,
+        run=kill.run,
+    )
+
+
+def _receipt(held: Held) -> KillReceipt:
+    kill = held.kill
+    return KillReceipt(
+        kill_id=kill.id,
+        flag=kill.flag,
+        accepted_at=kill.accepted_at,
+        durable=held.durable,
+        provider_updated_at=held.updated_at,
+        confirmed_at=held.confirmed_at,
+        replicas=held.reached,
+        run=kill.run,
+    )
+
+
+def _entry(held: Held) -> AuditEntry:
+    """The same entry however often it is merged: its id is the kill's."""
+    kill = held.kill
+    return AuditEntry(
+        id=kill.id,
+        at=kill.accepted_at,
+        actor=kill.actor,
+        action="kill",
+        cause=kill.cause,
+        subject=str(kill.flag),
+        environment=kill.flag.environment,
+        reason=kill.reason,
+        flag=str(kill.flag),
+        run=kill.run,
+        details={"kill_id": kill.id, **held.record.details},
+    )

@@ -1,0 +1,504 @@
+"""One tick of the runs that are due, and what people command. Both end the same way: commit, then apply.
+
+claim → measure and observe → judge → decide → commit → apply → (next tick) observe. No verdict is made here, no
+foreign call is made inside a transaction, and nothing is applied whose commit is in doubt.
+"""
+
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from controller.domain.accumulators import after_confirmation, after_exposure_change
+from controller.domain.assess import Inputs, assess_and_decide, baseline_readings, poll_seconds, questions
+from controller.domain.audit import AuditEntry
+from controller.domain.binding import Guardrail, bind
+from controller.domain.catalogue import Claim, Transition
+from controller.domain.decide import Decision, Evidence, stage_at
+from controller.domain.evidence import Question, Reading
+from controller.domain.flag import FlagChange, FlagState, Observation, SetShare, TurnOn, Unknown
+from controller.domain.plan import FlagRef, RolloutPlan
+from controller.domain.policy import GuardrailPolicy
+from controller.domain.rollout import RAISING, ApprovalRequest, Observations, Run, Seen, transition
+from controller.errors import Conflict, KillInForce, ProviderUnavailable, Refused, StoreUnavailable
+from controller.killer import Killer
+from controller.ports import Clock, FlagProvider, MetricSource, Store
+from controller.settings import EngineSettings
+from controller.telemetry import Metrics
+
+log = structlog.get_logger()
+
+SETTLING_POLL_SECONDS = 0.5
+STALE_POLLS = 2
+"""Evidence older than this many polls at its commit authorises nothing (promise I1)."""
+
+
+class Memory(Struct, kw_only=True):
+    """What this replica remembers of a run it holds: monotonic times mean nothing to anybody else."""
+
+    lease_epoch: int
+    ticked: float | None = None
+    applied: float | None = None
+
+
+class Looked(Struct, frozen=True, kw_only=True):
+    """What one look outside brought back for one run."""
+
+    readings: list[tuple[Question, Reading]]
+    observed: Observation
+    asked_at: float
+
+
+def bind_all(plan: RolloutPlan, policies: Iterable[GuardrailPolicy]) -> tuple[Guardrail, ...]:
+    by_name = {policy.metadata.name: policy for policy in policies}
+    return tuple(bind(use, by_name[use.policy], plan) for use in plan.spec.guardrails)
+
+
+class Reconciler:
+    """Holds no truth: everything it knows of a run was claimed from the store a moment ago."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        store: Store,
+        sources: Mapping[str, MetricSource],
+        providers: Mapping[str, FlagProvider],
+        killer: Killer,
+        clock: Clock,
+        metrics: Metrics,
+        settings: EngineSettings,
+    ) -> None:
+        self._owner = owner
+        self.store = store
+        self._sources = sources
+        self.providers = providers
+        self.killer = killer
+        self.clock = clock
+        self._metrics = metrics
+        self._settings = settings
+        self._memory: dict[str, Memory] = {}
+        self._last_held: dict[str, Claim] = {}
+        self._in_hand: set[str] = set()
+
+    # — ticks —
+
+    async def claim(self) -> list[list[Claim]]:
+        """Due runs of this replica, in groups that share sources and provider. Raises StoreUnavailable."""
+        claims = await self.store.claim_due(
+            self._owner, limit=self._settings.batch, lease_seconds=self._settings.lease_seconds
+        )
+        groups: defaultdict[tuple[frozenset[str], str], list[Claim]] = defaultdict(list)
+        for claim in claims:
+            if claim.run.id not in self._in_hand:
+                self._in_hand.add(claim.run.id)
+                sources = frozenset(policy.spec.source for policy in claim.policies)
+                groups[sources, claim.run.flag.provider].append(claim)
+        return list(groups.values())
+
+    async def tick(self, claims: Sequence[Claim]) -> None:
+        """One tick of one group. What is wrong with one run is that run's problem (promise I16)."""
+        try:
+            bound = [(claim, guardrails) for claim in claims if (guardrails := self._bound(claim)) is not None]
+            looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
+            saves = await asyncio.gather(
+                *(self._tick_one(claim, guardrails, looked[claim.run.id]) for claim, guardrails in bound)
+            )
+            batch = [save for save in saves if save is not None]
+            if batch:
+                await self.store.save_observations(self._owner, batch)
+        except StoreUnavailable as error:
+            log.warning("tick_not_recorded", runs=len(claims), error=str(error))
+        finally:
+            self._in_hand.difference_update(claim.run.id for claim in claims)
+
+    def _bound(self, claim: Claim) -> tuple[Guardrail, ...] | None:
+        try:
+            return bind_all(claim.plan, claim.policies)
+        except Exception as error:  # noqa: BLE001 - one poisonous plan must not stop the others
+            self._quarantine(claim.run, error)
+            return None
+
+    def _quarantine(self, run: Run, error: Exception) -> None:
+        log.error("tick_failed", run=run.id, error=f"{type(error).__name__}: {error}", exc_info=error)
+        self._metrics.tick_failed(run.id)
+
+    async def _tick_one(
+        self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked
+    ) -> tuple[Claim, Observations, float] | None:
+        self._last_held[claim.run.id] = claim
+        if self.killer.holds(claim.run.flag):
+            return None  # its end is recorded with the kill
+        try:
+            return await self._decide_and_act(claim, guardrails, looked)
+        except (Conflict, StoreUnavailable) as error:
+            # Nothing was applied. Whoever was first has the word; the next tick starts from what is stored.
+            log.info("tick_given_up", run=claim.run.id, error=str(error))
+        except Exception as error:  # noqa: BLE001 - one poisonous run must not stop the others
+            self._quarantine(claim.run, error)
+        return None
+
+    async def _decide_and_act(
+        self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked
+    ) -> tuple[Claim, Observations, float] | None:
+        run, plan = claim.run, claim.plan
+        inputs = self._inputs(claim, looked)
+        evidence, decision = assess_and_decide(run, plan, guardrails, inputs)
+        observations = replace(evidence.observations, seen=self._seen(looked, evidence, decision, inputs.now))
+        every = poll_seconds(guardrails)
+        if decision.action == "hold" or (decision.action in RAISING and self._too_old(looked, every)):
+            await self._apply_again(run, plan, evidence)
+            waiting = evidence.convergence.difference in ("settling", "apply_again", "turn_on")
+            return claim, observations, min(every, SETTLING_POLL_SECONDS) if waiting else self._until_next(every)
+        if decision.action == "kill" and plan.spec.mode == "enforce":
+            await self._kill(run, decision, inputs)
+            return None
+        extra = self.extras(run, plan, guardrails, inputs, decision)
+        await self.commit_and_apply(
+            run,
+            plan,
+            decision,
+            observations,
+            actor="rampart",
+            inputs=inputs,
+            lease_epoch=claim.lease_epoch,
+            extra=extra,
+        )
+        return None
+
+    def _inputs(self, claim: Claim, looked: Looked, *, bake_waived: bool = False) -> Inputs:
+        run = claim.run
+        memory = self._memory.get(run.id)
+        if memory is None or memory.lease_epoch != claim.lease_epoch:
+            memory = self._memory[run.id] = Memory(lease_epoch=claim.lease_epoch)
+        elapsed = looked.asked_at - memory.ticked if memory.ticked is not None else 0.0
+        memory.ticked = looked.asked_at
+        if memory.applied is None:
+            memory.applied = looked.asked_at  # a new holder gives the provider its whole settling time again
+        return Inputs(
+            now=self.clock.now(),
+            readings=looked.readings,
+            observed=looked.observed,
+            observations=claim.observations,
+            elapsed=elapsed,
+            since_apply=looked.asked_at - memory.applied,
+            settle_seconds=self.providers[run.flag.provider].limits.settle_seconds,
+            automatic_kills=self.killer.automatic_kills(self._settings.automatic_kills_window_seconds),
+            max_automatic_kills=self._settings.max_automatic_kills,
+            bake_waived=bake_waived,
+        )
+
+    def _too_old(self, looked: Looked, every: float) -> bool:
+        return self.clock.monotonic() - looked.asked_at > STALE_POLLS * every
+
+    def _until_next(self, every: float) -> float:
+        """Runs of one interval are due at the same instants, so that their questions are asked together."""
+        return every - self.clock.now().timestamp() % every
+
+    def _seen(self, looked: Looked, evidence: Evidence, decision: Decision, now: datetime) -> Seen:
+        observed = looked.observed
+        return Seen(
+            at=now,
+            flag=observed if isinstance(observed, FlagState) else None,
+            flag_unknown=observed.why if isinstance(observed, Unknown) else "",
+            verdicts=evidence.verdicts,
+            blocks=decision.blocks,
+        )
+
+    # — looking outside —
+
+    async def _look(self, runs: Sequence[tuple[Run, RolloutPlan, tuple[Guardrail, ...]]]) -> dict[str, Looked]:
+        """Measure and observe at the same time, each source and provider under its own deadline."""
+        asked_at = self.clock.monotonic()
+        wanted = {run.id: questions(run, plan, guardrails) for run, plan, guardrails in runs}
+        by_source: defaultdict[str, set[Question]] = defaultdict(set)
+        for asked in wanted.values():
+            for source, several in asked.items():
+                by_source[source].update(several)
+        flags: defaultdict[str, set[FlagRef]] = defaultdict(set)
+        for run, _, _ in runs:
+            flags[run.flag.provider].add(run.flag)
+        measured, observed = await asyncio.gather(
+            asyncio.gather(*(self._measure(source, several) for source, several in by_source.items())),
+            asyncio.gather(*(self._observe(provider, several) for provider, several in flags.items())),
+        )
+        readings = dict(zip(by_source, measured, strict=True))
+        states = {flag: state for several in observed for flag, state in several.items()}
+        return {
+            run.id: Looked(
+                readings=[(q, readings[s][q]) for s, several in wanted[run.id].items() for q in several],
+                observed=states[run.flag],
+                asked_at=asked_at,
+            )
+            for run, _, _ in runs
+        }
+
+    async def _measure(self, source: str, asked: set[Question]) -> Mapping[Question, Reading]:
+        if source not in self._sources:
+            return _failed(asked, f'the settings know no source "{source}"')
+        try:
+            async with asyncio.timeout(self._settings.measure_timeout_seconds):
+                readings = await self._sources[source].measure(asked)
+        except TimeoutError:
+            self._metrics.source_request(source, "timeout")
+            return _failed(asked, f"no answer within {self._settings.measure_timeout_seconds:g} s")
+        answered = any(reading.failure is None for reading in readings.values())
+        self._metrics.source_request(source, "ok" if answered or not asked else "error")
+        if answered:
+            self._metrics.source_answered(source, self.clock.now())
+        return {
+            question: readings.get(question) or _failed([question], "not answered")[question] for question in asked
+        }
+
+    async def _observe(self, provider: str, flags: set[FlagRef]) -> Mapping[FlagRef, Observation]:
+        if provider not in self.providers:
+            return {flag: Unknown(f'the settings know no provider "{provider}"') for flag in flags}
+        try:
+            async with asyncio.timeout(self._settings.provider_timeout_seconds):
+                states = await self.providers[provider].observe(flags)
+        except TimeoutError:
+            states = {}
+        self._metrics.provider_request(provider, "observe", "ok" if states else "timeout")
+        return {flag: states.get(flag, Unknown("the provider did not answer for it in time")) for flag in flags}
+
+    async def observe(self, flag: FlagRef) -> Observation:
+        return (await self._observe(flag.provider, {flag}))[flag]
+
+    # — the tail that ticks and commands share —
+
+    async def commit_and_apply(
+        self,
+        run: Run,
+        plan: RolloutPlan,
+        decision: Decision,
+        observations: Observations,
+        *,
+        actor: str,
+        inputs: Inputs | None,
+        lease_epoch: int | None,
+        extra: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises."""
+        now = self.clock.now()
+        after = self._after(run, decision, now, extra or {})
+        changed = (after.exposure, after.audience) != (run.exposure, run.audience)
+        entry = self._entry(run, after, decision, actor, now, inputs, details or {})
+        move = Transition(
+            before=run,
+            after=after,
+            entry=entry,
+            raises=decision.action in RAISING,
+            lease_epoch=lease_epoch,
+            observations=_next_observations(decision, observations, changed=changed, version=after.version),
+        )
+        await self._commit(move)
+        log.info("decided", run=run.id, action=decision.action, cause=decision.cause, reason=decision.text)
+        self._metrics.decision(run.plan, run.flag.environment, decision.action, decision.cause)
+        if changed and plan.spec.mode == "enforce":
+            await self._apply(after, self._share(after, plan, decision.text))
+        if not after.active:
+            self._forget(run.id)
+        return after
+
+    async def _commit(self, move: Transition) -> None:
+        """A commit whose answer was lost is looked up, never assumed (promise I8)."""
+        try:
+            await self.store.commit(move)
+        except StoreUnavailable:
+            if await self.store.committed(move.entry.id) is None:
+                raise
+
+    def _after(self, run: Run, decision: Decision, now: datetime, extra: Mapping[str, Any]) -> Run:
+        changes: dict[str, Any] = {
+            "stage": decision.stage,
+            "exposure": decision.exposure,
+            "audience": decision.audience,
+            "status": decision.text,
+        }
+        match decision.action:
+            case "start" | "advance" | "step_back" | "lower":
+                changes |= {"committed_at": now, "confirmed_at": None, "approval": None}
+            case "confirm":
+                changes |= {
+                    "confirmed_at": now,
+                    "confirmed_exposure": run.exposure,
+                    "confirmed_audience": run.audience,
+                    "turned_on": run.turned_on or run.exposure > 0,
+                }
+            case "request_approval":
+                changes["approval"] = extra["approval"]
+            case "complete" | "abandon" | "kill":
+                changes["ended_at"] = now
+            case "pause":
+                changes["approval"] = None
+                if decision.exposure != run.exposure:
+                    changes |= {"committed_at": now, "confirmed_at": None}
+        return transition(run, decision.action, **(changes | dict(extra)))
+
+    def _entry(
+        self,
+        run: Run,
+        after: Run,
+        decision: Decision,
+        actor: str,
+        now: datetime,
+        inputs: Inputs | None,
+        details: Mapping[str, Any],
+    ) -> AuditEntry:
+        facts: dict[str, Any] = {
+            "from": {"phase": run.phase, "stage": run.stage, "exposure": run.exposure},
+            "to": {"phase": after.phase, "stage": after.stage, "exposure": after.exposure},
+            "plan_revision": run.plan_revision,
+            "policy_revisions": run.policy_revisions,
+            **details,
+        }
+        if decision.rule:
+            facts["rule"] = decision.rule
+        if inputs is not None:
+            # All that the decision rested on: with the pinned revisions it can be made again (promise I18).
+            facts |= {"run": msgspec.to_builtins(run), "inputs": msgspec.to_builtins(inputs)}
+        return AuditEntry(
+            id=uuid.uuid4().hex,
+            at=now,
+            actor=actor,
+            action=decision.action,
+            cause=decision.cause,
+            subject=run.id,
+            environment=run.flag.environment,
+            reason=decision.text,
+            run=run.id,
+            run_version=after.version,
+            flag=str(run.flag),
+            details=facts,
+        )
+
+    def _share(self, run: Run, plan: RolloutPlan, comment: str) -> SetShare:
+        audience = plan.spec.audience
+        return SetShare(
+            flag=run.flag,
+            serve=plan.spec.serve,
+            exposure=run.exposure,
+            audience=tuple(audience.always) if run.audience else (),
+            bucket_by=audience.bucket_by,
+            comment=f"Rampart {run.id}: {comment}",
+        )
+
+    async def _apply(self, run: Run, change: FlagChange) -> None:
+        """One write. Whatever comes back, only the next observation says what the flag is."""
+        memory = self._memory.get(run.id)
+        if memory is not None:
+            memory.applied = self.clock.monotonic()
+        provider = run.flag.provider
+        try:
+            async with self.killer.writing(run.flag), asyncio.timeout(self._settings.provider_timeout_seconds):
+                await self.providers[provider].apply(change)
+        except (ProviderUnavailable, TimeoutError) as error:
+            self._metrics.provider_request(provider, "apply", "unknown")
+            log.warning("apply_outcome_unknown", run=run.id, error=str(error) or "timed out")
+        except (Refused, KillInForce) as error:
+            self._metrics.provider_request(provider, "apply", "refused")
+            log.warning("apply_refused", run=run.id, error=str(error))
+        else:
+            self._metrics.provider_request(provider, "apply", "ok")
+
+    async def _apply_again(self, run: Run, plan: RolloutPlan, evidence: Evidence) -> None:
+        match evidence.convergence.difference:
+            case "apply_again":
+                await self._apply(run, self._share(run, plan, "applied again, it was not seen"))
+            case "turn_on":
+                await self._apply(run, TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start"))
+
+    async def _kill(self, run: Run, decision: Decision, inputs: Inputs) -> None:
+        details = {"rule": decision.rule, "run": msgspec.to_builtins(run), "inputs": msgspec.to_builtins(inputs)}
+        await self.killer.kill_flag(
+            run.flag, actor="rampart", reason=decision.text, cause="policy", run=run.id, details=details
+        )
+        self._metrics.decision(run.plan, run.flag.environment, "kill", decision.cause)
+        self._forget(run.id)
+
+    def extras(
+        self, run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], inputs: Inputs, decision: Decision
+    ) -> dict[str, Any]:
+        """What a transition carries beside the decision: stored baselines, or the request for an approval."""
+        match decision.action:
+            case "start":
+                return {"baselines_before": baseline_readings(plan, guardrails, inputs)[0]}
+            case "advance":
+                return {"baselines_control": baseline_readings(plan, guardrails, inputs)[0]}
+            case "request_approval":
+                return {"approval": self.approval_request(run, plan, inputs.now)}
+        return {}
+
+    def approval_request(self, run: Run, plan: RolloutPlan, now: datetime) -> ApprovalRequest:
+        return ApprovalRequest(
+            id=uuid.uuid4().hex,
+            stage=stage_at(plan, run.exposure) + 1,
+            plan_revision=run.plan_revision,
+            requested_at=now,
+        )
+
+    def _forget(self, run_id: str) -> None:
+        self._memory.pop(run_id, None)
+        self._last_held.pop(run_id, None)
+
+    # — while the database is away —
+
+    async def tick_blind(self) -> None:
+        """Keep judging the kill rules of the runs last held; nothing else may happen (promise I4)."""
+        claims = [claim for claim in self._last_held.values() if not self.killer.holds(claim.run.flag)]
+        bound = [(claim, guardrails) for claim in claims if (guardrails := self._bound(claim)) is not None]
+        bound = [(claim, guardrails) for claim, guardrails in bound if self._poll_due(claim.run, guardrails)]
+        looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
+        for claim, guardrails in bound:
+            inputs = self._inputs(claim, looked[claim.run.id])
+            evidence, decision = assess_and_decide(claim.run, claim.plan, guardrails, inputs)
+            self._last_held[claim.run.id] = replace(claim, observations=evidence.observations)
+            if decision.action == "kill" and claim.plan.spec.mode == "enforce":
+                await self._kill(claim.run, decision, inputs)
+
+    def _poll_due(self, run: Run, guardrails: tuple[Guardrail, ...]) -> bool:
+        memory = self._memory.get(run.id)
+        ticked = memory.ticked if memory else None
+        return ticked is None or self.clock.monotonic() - ticked >= poll_seconds(guardrails)
+
+    async def look_at(
+        self, run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], observations: Observations
+    ) -> Inputs:
+        """One look for a person's command: it adds no time to any accumulator."""
+        looked = (await self._look([(run, plan, guardrails)]))[run.id]
+        return Inputs(
+            now=self.clock.now(),
+            readings=looked.readings,
+            observed=looked.observed,
+            observations=observations,
+            elapsed=0.0,
+            since_apply=0.0,
+            settle_seconds=self.providers[run.flag.provider].limits.settle_seconds,
+            automatic_kills=self.killer.automatic_kills(self._settings.automatic_kills_window_seconds),
+            max_automatic_kills=self._settings.max_automatic_kills,
+            bake_waived=True,
+        )
+
+
+def _failed(asked: Iterable[Question], why: str) -> dict[Question, Reading]:
+    return {question: Reading(query="", failure=why) for question in asked}
+
+
+def _next_observations(
+    decision: Decision, observations: Observations, *, changed: bool, version: int
+) -> Observations:
+    if decision.action == "confirm":
+        observations = after_confirmation(observations)
+    elif changed or decision.action in ("resume", "adopt"):
+        observations = after_exposure_change(observations)
+    elif decision.action == "request_approval":
+        observations = replace(observations, approval_wait=0.0)
+    return replace(observations, run_version=version)

@@ -1,0 +1,122 @@
+"""When things run. In-memory timers only: all coordination between replicas is in the database.
+
+Each job is short or bounded, never runs twice at once, and its failure is one log line and the next round.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from controller.errors import StoreUnavailable
+from controller.killer import Killer
+from controller.ports import Clock, Store
+from controller.reconciler import Reconciler
+from controller.telemetry import Metrics
+
+log = structlog.get_logger()
+
+KILL_RETRY_SECONDS = 0.5
+KILL_SWEEP_SECONDS = 5.0
+MERGE_SECONDS = 1.0
+
+
+class Scheduler:
+    """Drives the reconciler and the killer. While the database is away it lets only kill rules be judged."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reconciler: Reconciler,
+        killer: Killer,
+        clock: Clock,
+        metrics: Metrics,
+        poll_seconds: float,
+    ) -> None:
+        self._store = store
+        self._reconciler = reconciler
+        self._killer = killer
+        self._clock = clock
+        self._metrics = metrics
+        self._poll_seconds = poll_seconds
+        self._timers = AsyncIOScheduler(timezone="UTC")
+        self._groups: set[asyncio.Task[None]] = set()
+        self._merged = False
+
+    @property
+    def store_answers(self) -> bool:
+        """Whether all kills known here are in the database, which is what ticks wait for."""
+        return self._merged
+
+    def start(self) -> None:
+        self.every(self._poll_seconds, "tick", self._tick)
+        self.every(KILL_RETRY_SECONDS, "kill_retry", self._killer.retry)
+        self.every(KILL_SWEEP_SECONDS, "kill_sweep", self._killer.sweep)
+        self.every(MERGE_SECONDS, "merge", self._merge)
+        self._timers.start()
+
+    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self._timers.add_job(
+            _guarded(name, work), "interval", seconds=seconds, id=name, max_instances=1, coalesce=True,
+            misfire_grace_time=None,
+        )  # fmt: skip
+
+    async def stop(self) -> None:
+        self._timers.shutdown(wait=False)
+        if self._groups:
+            await asyncio.wait(self._groups, timeout=5.0)
+
+    async def _tick(self) -> None:
+        if not self._merged:
+            await self._reconciler.tick_blind()
+            return
+        began = self._clock.monotonic()
+        try:
+            groups = await self._reconciler.claim()
+        except StoreUnavailable as error:
+            self._lose(error)
+            return
+        for group in groups:
+            # Not awaited: a slow source or provider must not delay the other groups.
+            self._spawn(self._reconciler.tick(group))
+        self._metrics.tick(
+            lag_seconds=0.0, duration_seconds=self._clock.monotonic() - began, at=self._clock.now()
+        )
+
+    async def _merge(self) -> None:
+        """After an outage nothing may rise before every kill accepted meanwhile is in the database."""
+        try:
+            if self._merged:
+                await self._killer.merge()
+            else:
+                await self._killer.forgotten()
+                log.info("database_answers")
+        except StoreUnavailable as error:
+            self._lose(error)
+            return
+        self._merged = all(held.merged for held in self._killer.in_force())
+
+    def _lose(self, error: StoreUnavailable) -> None:
+        if self._merged:
+            log.error("database_lost", error=str(error))
+        self._merged = False
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._groups.add(task)
+        task.add_done_callback(self._groups.discard)
+
+
+def _guarded(name: str, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def run() -> None:
+        try:
+            await work()
+        except StoreUnavailable as error:
+            log.warning("job_waits_for_database", job=name, error=str(error))
+        except Exception:
+            log.exception("job_failed", job=name)
+
+    return run
