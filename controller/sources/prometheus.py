@@ -1,0 +1,198 @@
+"""Measurements from Prometheus' HTTP API, coalesced: one evaluation time and one deadline for the whole batch."""
+
+import asyncio
+import base64
+from collections.abc import Collection, Mapping
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import structlog
+import yarl
+from msgspec import Struct
+
+from controller.domain.evidence import QueryQuestion, Question, Reading
+from controller.errors import SettingsError, SourceUnavailable
+from controller.ports import Clock
+from controller.settings import PrometheusSourceSettings, secret_file
+from controller.sources import coalescing, query_api
+from controller.sources.coalescing import Answers, Failure, Plan, Query, Sample
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+# Larger answers are decoded in a thread, so that the event loop stays free.
+SMALL_BODY_BYTES = 16 * 1024
+HTTP_OK = 200
+SHOWN_CHARACTERS = 400
+REASONS_LOGGED = 3
+# Anything shorter is no secret, and hiding it would make holes in every sentence.
+SHORTEST_SECRET = 4
+
+log = structlog.get_logger()
+
+
+class Login(Struct, frozen=True):
+    """Headers of one batch, and the texts that must never be shown."""
+
+    headers: Mapping[str, str]
+    secrets: tuple[str, ...]
+
+
+class Body(Struct, frozen=True):
+    """A complete answer. `ahead_seconds`: how far the server's clock had passed the evaluation time."""
+
+    content: bytes
+    ahead_seconds: float
+
+
+class PrometheusSource:
+    def __init__(self, name: str, settings: PrometheusSourceSettings, clock: Clock) -> None:
+        self._name = name
+        self._settings = settings
+        self._clock = clock
+        base = yarl.URL(settings.url)
+        if base.scheme not in {"http", "https"} or not base.host:
+            raise SettingsError(f"sources.{name}.url must be an address like http://prometheus:9090")
+        self._credentials = (settings.username or base.user or "", base.password or "")
+        self._endpoint = base.with_user(None).with_query(None).with_fragment(None) / "api/v1/query"
+        self._permits = asyncio.Semaphore(settings.max_concurrency)
+        self._session: aiohttp.ClientSession | None = None
+        self._last: tuple[frozenset[Question], Plan] | None = None
+
+    @property
+    def answers_queries(self) -> bool:
+        return True
+
+    def start(self) -> None:
+        """Nothing runs between measurements."""
+
+    async def measure(self, questions: Collection[Question]) -> Mapping[Question, Reading]:
+        """All answers within `timeout_seconds`; a query that has none by then fails alone."""
+        if not questions:
+            return {}
+        plan = await self._plan(frozenset(questions))
+        try:
+            login = await asyncio.to_thread(self._login)
+        except SettingsError as error:
+            failed = {key: Failure(str(error)) for asked in plan.queries for key in coalescing.keys(asked)}
+            return await asyncio.to_thread(coalescing.readings, plan, failed)
+        at = round(self._clock.now().timestamp(), 3)
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout_seconds
+        parts = await asyncio.gather(*(self._answer(asked, at, deadline, login) for asked in plan.queries))
+        answers = {key: answer for part in parts for key, answer in part.items()}
+        self._log_failures(answers)
+        return await asyncio.to_thread(coalescing.readings, plan, answers)
+
+    async def close(self) -> None:
+        if self._session:
+            await self._session.close()
+            self._session = None
+
+    async def _plan(self, questions: frozenset[Question]) -> Plan:
+        # The same rollouts ask the same questions every tick.
+        if self._last is None or self._last[0] != questions:
+            plan = await asyncio.to_thread(coalescing.plan, questions, self._settings.flags_per_query)
+            self._last = (questions, plan)
+            return plan
+        return self._last[1]
+
+    async def _answer(self, asked: Query, at: float, deadline: float, login: Login) -> Answers:
+        """What one query says about each of its terms. A fault is an answer, too: of this query only."""
+        try:
+            async with asyncio.timeout_at(deadline), self._permits:
+                body = await self._fetch(asked, at, deadline, login)
+            if len(body.content) <= SMALL_BODY_BYTES:
+                return _understood(asked, body, at)
+            return await asyncio.to_thread(_understood, asked, body, at)
+        except TimeoutError:
+            reason = f"no answer within {self._settings.timeout_seconds:g} s"
+        except aiohttp.ClientConnectorCertificateError:
+            reason = "cannot connect: its certificate is not trusted"
+        except aiohttp.ClientConnectorError as error:
+            reason = f"cannot connect: {error.strerror or 'no host answers at this address'}"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # The text of these may hold the address with its credentials; the type is enough.
+            reason = f"the connection broke ({type(error).__name__})"
+        except SourceUnavailable as error:
+            reason = str(error)
+        failure = Failure(f"{self._name} at {self._endpoint.origin()}: {_shown(reason, login.secrets)}")
+        return dict.fromkeys(coalescing.keys(asked), failure)
+
+    def _log_failures(self, answers: Answers) -> None:
+        reasons = {answer.text for answer in answers.values() if isinstance(answer, Failure)}
+        if reasons:
+            log.warning("source_failed", source=self._name, reasons=sorted(reasons)[:REASONS_LOGGED])
+
+    async def _fetch(self, asked: Query, at: float, deadline: float, login: Login) -> Body:
+        query = asked.query if isinstance(asked, QueryQuestion) else coalescing.promql(asked)
+        left = max(1, round((deadline - asyncio.get_running_loop().time()) * 1000))
+        form = {"query": query, "time": f"{at:.3f}", "timeout": f"{left}ms"}
+        # A redirect would carry the headers, secrets among them, to wherever it points.
+        async with self._http().post(
+            self._endpoint, data=form, headers=login.headers, allow_redirects=False
+        ) as response:
+            content = await _read(response)
+            if response.status != HTTP_OK:
+                raise SourceUnavailable(query_api.refusal(response.status, response.content_type, content))
+            return Body(content, max(0.0, _date(response, at) - at))
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+        return self._session
+
+    def _login(self) -> Login:
+        """Files are read for every batch, so that a rotated secret counts at once."""
+        settings = self._settings
+        headers = dict(settings.headers)
+        secrets = list(settings.headers.values())
+        user, password = self._credentials
+        if settings.password_file:
+            password = secret_file(settings.password_file)
+        if user:
+            encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+            headers["Authorization"] = f"Basic {encoded}"
+            secrets += [encoded, password]
+        if settings.bearer_token_file:
+            token = secret_file(settings.bearer_token_file)
+            headers["Authorization"] = f"Bearer {token}"
+            secrets.append(token)
+        return Login(headers, tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET))
+
+
+def _understood(asked: Query, body: Body, at: float) -> Answers:
+    samples = query_api.samples(body.content, at)
+    if isinstance(asked, QueryQuestion):
+        return {asked: [("", value) for _, value in samples]}
+    if asked.template.kind == "freshness":
+        samples = _aged(samples, body.ahead_seconds)
+    return coalescing.assign(asked, samples)
+
+
+def _aged(samples: list[Sample], seconds: float) -> list[Sample]:
+    """Ages count from the server's clock: with ours behind, we would ask about the past and find it fresh."""
+    return [(labels, age + seconds) for labels, age in samples]
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise SourceUnavailable(f"the answer is larger than {MAX_BODY_BYTES // 1024**2} MiB")
+    return bytes(content)
+
+
+def _date(response: aiohttp.ClientResponse, otherwise: float) -> float:
+    """The server's clock by its Date header, which HTTP lets it leave out."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        return otherwise
+
+
+def _shown(reason: str, secrets: tuple[str, ...]) -> str:
+    # A server may echo what it was sent, so secrets go out before the text is cut.
+    for secret in secrets:
+        reason = reason.replace(secret, "…")
+    line = " ".join(reason.split())
+    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
