@@ -140,3 +140,12 @@ class ApplyResult(Struct, frozen=True, kw_only=True):
     revisions: dict[str, int]
     pinned_runs: list[str] = []
     warnings: list[str] = []
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One line of `doctor`. `fix` says what to do when it is not ok."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
