@@ -13,11 +13,12 @@ from controller.errors import Invalid
 
 Operator = Literal["=", "!=", "=~", "!~"]
 
-OPERATORS: dict[promql_parser.MatchOp, Operator] = {
-    promql_parser.MatchOp.Equal: "=",
-    promql_parser.MatchOp.NotEqual: "!=",
-    promql_parser.MatchOp.Re: "=~",
-    promql_parser.MatchOp.NotRe: "!~",
+# By name, because the parser's enumeration cannot be a key.
+OPERATORS: dict[str, Operator] = {
+    "MatchOp.Equal": "=",
+    "MatchOp.NotEqual": "!=",
+    "MatchOp.Re": "=~",
+    "MatchOp.NotRe": "!~",
 }
 CLASSIC_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 CLASSIC_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -56,7 +57,7 @@ def parse(text: str) -> Selector:
         raise Invalid(f"selector {text!r}: offset and @ are not allowed, the window is the policy's")
     if tree.matchers.or_matchers:
         raise Invalid(f'selector {text!r}: "or" between matchers is not supported')
-    matchers = [Matcher(found.name, OPERATORS[found.op], found.value) for found in tree.matchers.matchers]
+    matchers = [Matcher(found.name, OPERATORS[str(found.op)], found.value) for found in tree.matchers.matchers]
     names = [found for found in matchers if found.label == "__name__"]
     metric = tree.name or (names[0].value if len(names) == 1 and names[0].operator == "=" else None)
     if not metric or (tree.name and names):
