@@ -55,7 +55,7 @@ class Commands:
             plan=plan,
             number=0,
             plan_revision=revision.revision,
-            policy_revisions={name: number for name, number in (await self._revisions(definition)).items()},
+            policy_revisions=await self._revisions(definition),
             flag=flag,
             author=revision.author,
             started_by=actor.name,
@@ -139,7 +139,7 @@ class Commands:
         groups = stage.approval.from_ if stage.approval else []
         if not any(actor.name in self._groups.get(group, []) for group in groups):
             raise Forbidden(
-                f'"{actor.name}" is in none of the groups that may approve {stage.name}: {", ".join(groups)}'
+                f'"{actor.name}" is in no group that may approve {stage.name}: {", ".join(groups)}'
             )
         if actor.name in (run.author, run.started_by):
             raise Forbidden(

@@ -246,7 +246,7 @@ class Killer:
 
     @asynccontextmanager
     async def writing(self, flag: FlagRef) -> AsyncIterator[None]:
-        """Every write of ours to a provider goes through here. Raises KillInForce; a kill after it waits for it."""
+        """Every write of ours to a provider goes through here. Raises KillInForce; a later kill waits for it."""
         if self.holds(flag):
             raise KillInForce(f"{flag} is killed ({', '.join(self.holds(flag))}); reset it first")
         landed = asyncio.Event()
@@ -270,7 +270,7 @@ class Killer:
         await asyncio.gather(*(self._lower(held) for held in open_kills))
 
     async def sweep(self) -> None:
-        """Called every few seconds: what was read back as off must stay off; what came back up is lowered again."""
+        """Called every few seconds: what was read back as off must stay off; what came back is lowered again."""
         confirmed = [held for held in self.in_force() if held.confirmed_at is not None]
         for name, provider in self._providers.items():
             flags = {held.kill.flag for held in confirmed if held.kill.flag.provider == name}
@@ -388,7 +388,7 @@ class Killer:
         return statuses
 
     async def _let_go(self, held: Held) -> None:
-        """The journal forgets last: should we die in between, the flag is held down once too often, not too little."""
+        """The journal forgets last: dying in between, the flag is held down once too often, not too little."""
         provider = self._providers.get(held.kill.flag.provider)
         if provider is not None:
             try:

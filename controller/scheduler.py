@@ -82,22 +82,21 @@ class Scheduler:
         for group in groups:
             # Not awaited: a slow source or provider must not delay the other groups.
             self._spawn(self._reconciler.tick(group))
-        self._metrics.tick(
-            lag_seconds=0.0, duration_seconds=self._clock.monotonic() - began, at=self._clock.now()
-        )
+        self._metrics.tick(lag_seconds=0.0, duration_seconds=self._clock.monotonic() - began, at=self._clock.now())
 
     async def _merge(self) -> None:
         """After an outage nothing may rise before every kill accepted meanwhile is in the database."""
         try:
             if self._merged:
                 await self._killer.merge()
-            else:
-                await self._killer.forgotten()
-                log.info("database_answers")
+                return
+            await self._killer.forgotten()
         except StoreUnavailable as error:
             self._lose(error)
             return
         self._merged = all(held.merged for held in self._killer.in_force())
+        if self._merged:
+            log.info("database_answers")
 
     def _lose(self, error: StoreUnavailable) -> None:
         if self._merged:

@@ -103,7 +103,7 @@ def _unknown_timers(
 
 
 def _step(timer: Timer | None, outcome: Outcome, counted: Collection[Outcome], elapsed: float) -> Timer | None:
-    """A counted outcome adds the time since the last tick if that counted too; a pass clears; the rest suspends."""
+    """A counted outcome adds the time since the last tick if that counted too; a pass clears; else suspended."""
     if outcome in counted:
         running = timer is not None and timer.running
         return Timer((timer.seconds if timer else 0.0) + (elapsed if running else 0.0), running=True)

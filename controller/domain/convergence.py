@@ -31,7 +31,7 @@ def converge(
     """`seconds_since_apply` is monotonic, since this holder last wrote (0 right after taking the run over)."""
     if isinstance(observed, Unknown):
         return Convergence(difference="unread", text=f"the provider could not be read: {observed.why}")
-    if plan.spec.mode == "observe" or run.stage == NOT_STARTED and run.phase == "pending":
+    if plan.spec.mode == "observe" or (run.stage == NOT_STARTED and run.phase == "pending"):
         return Convergence(difference="none", text="nothing of ours is served")
     if _as_desired(run, plan, observed):
         return Convergence(difference="none", text="the provider shows what was committed")
@@ -63,11 +63,15 @@ def _configured(run: Run, plan: RolloutPlan, observed: FlagState) -> bool:
 
 def _unconfirmed(run: Run, plan: RolloutPlan, observed: FlagState, *, waited: bool) -> Convergence | None:
     """A committed step that was not read back yet. None: it is neither the old state nor the new one."""
-    if not run.turned_on and _configured(run, plan, observed):
+    may_rise = run.phase == "progressing"
+    if may_rise and not run.turned_on and _configured(run, plan, observed):
         return Convergence(difference="turn_on", text="weights and rules were read back; the flag is still off")
     if _as_confirmed_before(run, plan, observed):
         if not waited:
             return Convergence(difference="settling", text="waiting for the provider to show the change")
+        rises = run.exposure > observed.effective_exposure or (run.audience and not run.confirmed_audience)
+        if rises and not may_rise:
+            return None
         return Convergence(difference="apply_again", text="the provider still shows the state before the change")
     if not waited and observed.effective_exposure <= max(run.exposure, run.confirmed_exposure or 0):
         return Convergence(difference="settling", text="waiting for the provider to show the change")

@@ -4,7 +4,7 @@ Local times are resolved with the zone's rules, so that 09:00 stays 09:00 across
 that a spring change skips means the instant the clock jumped to; one that an autumn change repeats, the first.
 """
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -60,18 +60,28 @@ def _within(window: AllowedWindow, local: datetime) -> bool:
 
 
 def _opens_at(schedule: Schedule, now: datetime) -> datetime | None:
-    """The schedule can only open at the end of a freeze or at the start of a window: look at those instants."""
+    """The schedule can only open at the end of a freeze or at the start of a window: look at those, day by day."""
     zone = ZoneInfo(schedule.timezone)
-    candidates = [freeze_end(freeze, zone) for freeze in schedule.freezes]
+    ends = sorted(freeze_end(freeze, zone) for freeze in schedule.freezes)
+    if not schedule.advance_only:
+        return next((at for at in ends if at > now and not _closed_because(schedule, at)), None)
     today = now.astimezone(zone).date()
     for ahead in range(HORIZON_DAYS):
         day = today + timedelta(days=ahead)
-        candidates += [
-            _instant(datetime.combine(day, time.fromisoformat(window.from_)), zone)
-            for window in schedule.advance_only
-            if window.from_ != "24:00" and day.weekday() in days_of(window)
-        ]
-    return min((at for at in candidates if at > now and not _closed_because(schedule, at)), default=None)
+        starts = _window_starts(schedule, day, zone)
+        starts += [at for at in ends if at.astimezone(zone).date() == day]
+        for at in sorted(starts):
+            if at > now and not _closed_because(schedule, at):
+                return at
+    return None
+
+
+def _window_starts(schedule: Schedule, day: date, zone: ZoneInfo) -> list[datetime]:
+    return [
+        _instant(datetime.combine(day, time.fromisoformat(window.from_)), zone)
+        for window in schedule.advance_only
+        if window.from_ != "24:00" and day.weekday() in days_of(window)
+    ]
 
 
 def freeze_start(freeze: Freeze, zone: ZoneInfo) -> datetime:

@@ -115,6 +115,6 @@ def _any(values: Iterable[bool | None]) -> bool | None:
 
 
 def _to_show(conjunctions: list[tuple[bool | None, list[Compared]]]) -> Compared:
-    """The comparison that decides: of the breaching alternative if there is one, on the treated side if it has one."""
+    """The comparison that decides: of the breaching alternative if there is one, on the treated side if any."""
     _, parts = next((found for found in conjunctions if found[0]), conjunctions[0])
     return next((one for one in parts if not one.of_baseline), parts[0])
