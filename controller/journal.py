@@ -69,8 +69,8 @@ class Journal:
         compact = self.path.with_suffix(".new")
         handle = os.open(compact, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            for record in (FloorRecord(version=self.floor), *self.kills.values()):
-                _write_all(handle, frame(record))
+            kept: list[Record] = [FloorRecord(version=self.floor), *self.kills.values()]
+            _write_all(handle, b"".join(map(frame, kept)))
             os.fsync(handle)
         finally:
             os.close(handle)

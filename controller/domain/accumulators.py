@@ -95,7 +95,7 @@ def _unknown_timers(
     for guardrail in guardrails:
         outcomes = [v.outcome for v in required(verdicts) if v.policy == guardrail.policy]
         worst = next((outcome for outcome in outcomes if outcome in counted), None)
-        unclear = next((outcome for outcome in outcomes if outcome in ("error", "no_data")), "pass")
+        unclear: Outcome = next((outcome for outcome in outcomes if outcome in ("error", "no_data")), "pass")
         timer = _step(before.get(guardrail.policy), worst or unclear, counted, elapsed)
         if timer is not None:
             timers[guardrail.policy] = timer

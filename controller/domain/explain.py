@@ -15,6 +15,7 @@ from controller.domain.status import (
     PlanSummary,
     RuleStatus,
     RunStatus,
+    StageState,
     StageStatus,
 )
 from controller.domain.wording import breach_text, unknown_text
@@ -75,7 +76,7 @@ def run_status(
 def _stage_status(plan: RolloutPlan, run: Run, index: int, observations: Observations) -> StageStatus:
     stage = plan.spec.stages[index]
     done = index < run.stage or run.phase == "completed"
-    state = "done" if done else "current" if index == run.stage else "ahead"
+    state: StageState = "done" if done else "current" if index == run.stage else "ahead"
     baked = (
         stage.bake_seconds if done else min(observations.bake, stage.bake_seconds) if state == "current" else 0.0
     )

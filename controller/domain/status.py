@@ -13,10 +13,13 @@ from controller.domain.plan import FlagRef
 from controller.domain.rollout import Block, Phase
 
 
+StageState = Literal["done", "current", "ahead"]
+
+
 class StageStatus(Struct, frozen=True, kw_only=True):
     name: str
     exposure: int
-    state: Literal["done", "current", "ahead"]
+    state: StageState
     bake_seconds: float
     baked_seconds: float
     needs_approval: bool

@@ -94,8 +94,15 @@ def test_a_certain_breach_beside_an_unknown_is_a_breach() -> None:
 
 @pytest.mark.parametrize(
     ("operator", "value", "breach"),
-    [(">", 0.01, False), (">", 0.0101, True), (">=", 0.01, True), ("<", 0.0099, True), ("<", 0.01, False), ("<=", 0.01, True)],
-)  # fmt: skip
+    [
+        (">", 0.01, False),
+        (">", 0.0101, True),
+        (">=", 0.01, True),
+        ("<", 0.0099, True),
+        ("<", 0.01, False),
+        ("<=", 0.01, True),
+    ],
+)
 def test_the_limit_itself_belongs_to_the_operators_that_say_so(operator: str, value: float, breach: bool) -> None:
     rules = [{"id": "r", "if": f"error_rate {operator} 1%", "then": "pause"}]
     outcome = verdicts({"rules": rules}, sides={"on": {"error_rate": value}})["r"].outcome

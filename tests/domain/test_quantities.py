@@ -16,7 +16,7 @@ def test_an_exposure_is_an_exact_integer(text: str, thousandths: int) -> None:
 
 @pytest.mark.parametrize("text", ["1", "%", "-1%", "101%", "0.0001%", "1e1%", ".5%", "nan%"])
 def test_what_is_no_exposure_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="exposure|more than"):
+    with pytest.raises(ValueError, match=r"exposure|more than"):
         exposure(text)
 
 
