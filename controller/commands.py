@@ -46,6 +46,9 @@ class Commands:
         actor.require("operate", flag.environment)
         if held := self._killer.holds(flag):
             raise KillInForce(f"{flag} is killed ({', '.join(held)}); reset it first: rampart reset {plan}")
+        latest = await self._store.latest_run(plan)
+        if latest is not None and latest[0].active:
+            raise Conflict(f"{latest[0].id} is {latest[0].phase}; a flag has one active run")
         policies = await self._policies(definition)
         bind_all(definition, policies.values())
         await self._startable(definition)
@@ -63,7 +66,7 @@ class Commands:
             status="waiting for a healthy baseline",
         )
         why = f"{plan} was authorised to start" + (f": {note}" if note else "")
-        run = await self._store.create_run(run, self._entry(actor, "authorise", flag.environment, plan, why))
+        await self._store.create_run(run, self._entry(actor, "authorise", flag.environment, plan, why))
         return await self.status(plan)
 
     async def advance(self, plan: str, actor: Actor, note: str) -> RunStatus:
@@ -138,9 +141,7 @@ class Commands:
         stage = definition.spec.stages[request.stage]
         groups = stage.approval.from_ if stage.approval else []
         if not any(actor.name in self._groups.get(group, []) for group in groups):
-            raise Forbidden(
-                f'"{actor.name}" is in no group that may approve {stage.name}: {", ".join(groups)}'
-            )
+            raise Forbidden(f'"{actor.name}" is in no group that may approve {stage.name}: {", ".join(groups)}')
         if actor.name in (run.author, run.started_by):
             raise Forbidden(
                 f'{stage.name} needs a second person: "{actor.name}" wrote the plan or started the run'

@@ -220,7 +220,8 @@ class Killer:
             async with asyncio.timeout(self._timeout):
                 held.reached = list(await provider.kill(held.command()))
                 held.updated_at = self._clock.now()
-                await self._writes_landed(flag)
+                if await self._writes_landed(flag):
+                    await provider.kill(held.command())
                 seen = (await provider.observe([flag])).get(flag, Unknown("the provider did not answer for it"))
         except (ProviderUnavailable, TimeoutError) as error:
             log.warning(
@@ -239,10 +240,12 @@ class Killer:
             self._metrics.kill(latency, held.kill.cause)
             log.warning("kill_confirmed", kill_id=held.kill.id, flag=str(held.kill.flag), attempts=held.attempts)
 
-    async def _writes_landed(self, flag: FlagRef) -> None:
-        """Only a read taken after our own writes in flight have ended proves anything."""
-        for write in list(self._writes[flag]):
+    async def _writes_landed(self, flag: FlagRef) -> bool:
+        """Whether writes of ours were in flight; they have ended now. Only a read after that proves anything."""
+        in_flight = list(self._writes.get(flag, ()))
+        for write in in_flight:
             await write.wait()
+        return bool(in_flight)
 
     @asynccontextmanager
     async def writing(self, flag: FlagRef) -> AsyncIterator[None]:

@@ -108,6 +108,9 @@ class Store(Protocol):
     async def claim_due(self, owner: str, *, limit: int, lease_seconds: float) -> Sequence[Claim]:
         """Take or renew the lease of runs whose check is due. Not those leased to others."""
 
+    async def renew(self, owner: str, *, lease_seconds: float) -> None:
+        """Prolong every lease of `owner` that has not ended; called well before they do."""
+
     async def commit(self, transition: Transition) -> int:
         """State, audit entry and outbox together; returns the audit sequence.
 

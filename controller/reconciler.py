@@ -103,6 +103,9 @@ class Reconciler:
                 groups[sources, claim.run.flag.provider].append(claim)
         return list(groups.values())
 
+    async def renew(self) -> None:
+        await self.store.renew(self._owner, lease_seconds=self._settings.lease_seconds)
+
     async def tick(self, claims: Sequence[Claim]) -> None:
         """One tick of one group. What is wrong with one run is that run's problem (promise I16)."""
         try:
@@ -289,7 +292,8 @@ class Reconciler:
         """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises."""
         now = self.clock.now()
         after = self._after(run, decision, now, extra or {})
-        changed = (after.exposure, after.audience) != (run.exposure, run.audience)
+        moved = (after.exposure, after.audience) != (run.exposure, run.audience)
+        changed = moved or decision.action == "lower"  # what rose behind our back is written down again
         entry = self._entry(run, after, decision, actor, now, inputs, details or {})
         move = Transition(
             before=run,
@@ -328,6 +332,7 @@ class Reconciler:
                 changes |= {"committed_at": now, "confirmed_at": None, "approval": None}
             case "confirm":
                 changes |= {
+                    "status": run.status,
                     "confirmed_at": now,
                     "confirmed_exposure": run.exposure,
                     "confirmed_audience": run.audience,

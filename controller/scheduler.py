@@ -21,6 +21,7 @@ log = structlog.get_logger()
 KILL_RETRY_SECONDS = 0.5
 KILL_SWEEP_SECONDS = 5.0
 MERGE_SECONDS = 1.0
+RENEWALS_PER_LEASE = 4
 
 
 class Scheduler:
@@ -35,6 +36,7 @@ class Scheduler:
         clock: Clock,
         metrics: Metrics,
         poll_seconds: float,
+        lease_seconds: float,
     ) -> None:
         self._store = store
         self._reconciler = reconciler
@@ -42,6 +44,7 @@ class Scheduler:
         self._clock = clock
         self._metrics = metrics
         self._poll_seconds = poll_seconds
+        self._lease_seconds = lease_seconds
         self._timers = AsyncIOScheduler(timezone="UTC")
         self._groups: set[asyncio.Task[None]] = set()
         self._merged = False
@@ -53,6 +56,7 @@ class Scheduler:
 
     def start(self) -> None:
         self.every(self._poll_seconds, "tick", self._tick)
+        self.every(self._lease_seconds / RENEWALS_PER_LEASE, "renew", self._reconciler.renew)
         self.every(KILL_RETRY_SECONDS, "kill_retry", self._killer.retry)
         self.every(KILL_SWEEP_SECONDS, "kill_sweep", self._killer.sweep)
         self.every(MERGE_SECONDS, "merge", self._merge)

@@ -137,6 +137,12 @@ class MemoryStore:
             claims.append(self._claim(row))
         return claims[:limit]
 
+    async def renew(self, owner: str, *, lease_seconds: float) -> None:
+        now = self._now()
+        for row in self.rows.values():
+            if row.owner == owner and row.expires_at > now:
+                row.expires_at = now + lease_seconds
+
     def _claim(self, row: Row) -> Claim:
         run = row.run
         plan = _pick(self._plans[run.plan], run.plan_revision)
