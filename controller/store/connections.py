@@ -1,0 +1,136 @@
+"""A pool whose every use ends in time, whatever the server does, frozen included."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+import structlog
+from asyncpg import exceptions as pg
+
+from controller.errors import StoreUnavailable
+
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+ATTEMPTS = 4
+# The server rolled these back for certain, so that doing it again is safe.
+ROLLED_BACK = (pg.DeadlockDetectedError, pg.SerializationError)
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    pg.InterfaceError,
+    pg.PostgresConnectionError,
+    pg.OperatorInterventionError,
+    pg.InsufficientResourcesError,
+    pg.PostgresSystemError,
+    pg.InvalidAuthorizationSpecificationError,
+    pg.InvalidCatalogNameError,
+    pg.ReadOnlySQLTransactionError,
+    pg.IdleInTransactionSessionTimeoutError,
+    pg.LockNotAvailableError,
+)
+
+_log = structlog.get_logger()
+
+
+class _Connection(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        # We change nothing in a session, so that a round trip to reset it would be for nothing.
+        return ""
+
+
+class Connections:
+    """`timeout_seconds` covers waiting for a connection, making it, and all that is done with it."""
+
+    def __init__(self, dsn: str, *, pool_size: int, timeout_seconds: float) -> None:
+        self._dsn = dsn
+        self._pool_size = pool_size
+        self._timeout = timeout_seconds
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connects to nothing yet: a database that is away now may come back later."""
+        milliseconds = round(self._timeout * 1000)
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._pool_size,
+            connection_class=_Connection,
+            server_settings={
+                "application_name": "rampart",
+                "timezone": "UTC",
+                "statement_timeout": str(milliseconds),
+                "idle_in_transaction_session_timeout": str(2 * milliseconds),
+            },
+        )
+
+    async def close(self) -> None:
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        try:
+            await asyncio.wait_for(pool.close(), self._timeout)
+        except (TimeoutError, *UNAVAILABLE) as error:
+            _log.warning("store_connections_terminated", reason=str(error) or "timeout")
+            pool.terminate()
+
+    async def fetch(self, statement: str, *arguments: Any) -> Sequence[asyncpg.Record]:
+        return await self.run(lambda connection: connection.fetch(statement, *arguments))
+
+    async def fetchrow(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
+        return await self.run(lambda connection: connection.fetchrow(statement, *arguments))
+
+    async def fetchval(self, statement: str, *arguments: Any) -> Any:
+        return await self.run(lambda connection: connection.fetchval(statement, *arguments))
+
+    async def execute(self, statement: str, *arguments: Any) -> None:
+        await self.run(lambda connection: connection.execute(statement, *arguments))
+
+    async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """All of `work` in one transaction. It may be called again, after a deadlock."""
+
+        async def all_or_nothing(connection: Connection) -> T:
+            async with connection.transaction():
+                return await work(connection)
+
+        return await self.run(all_or_nothing)
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Raises StoreUnavailable when the outcome is not known in time."""
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._once(work)
+            except ROLLED_BACK as error:
+                last = error
+        raise StoreUnavailable(f"the database rolled back {ATTEMPTS} attempts: {last}") from last
+
+    async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        if self._pool is None:
+            raise StoreUnavailable("the store is not connected")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        try:
+            connection = await self._pool.acquire(timeout=self._timeout)
+            # Cutting the connection is the one thing that ends a wait for a frozen server: cancelling a query
+            # would ask that very server.
+            watchdog = loop.call_at(deadline, connection.terminate)
+            try:
+                return await work(connection)
+            except pg.PostgresError:
+                raise
+            except BaseException:
+                # Whatever is still under way there, nobody else may meet it.
+                with contextlib.suppress(pg.InterfaceError):  # the watchdog was first
+                    connection.terminate()
+                raise
+            finally:
+                watchdog.cancel()
+                await self._pool.release(connection)
+        except pg.UndefinedTableError as error:
+            raise StoreUnavailable(f"the database is not migrated ({error}); run `rampart migrate`") from error
+        except UNAVAILABLE as error:
+            if loop.time() >= deadline:
+                raise StoreUnavailable(f"the database did not answer within {self._timeout:g} s") from error
+            raise StoreUnavailable(f"the database is not available: {error or type(error).__name__}") from error

@@ -1,0 +1,437 @@
+"""The Store on PostgreSQL. Every method is one short transaction; the statements are in queries.sql.
+
+Two rules keep it correct: locks are taken in the order flag, manifest, run, kill, audit head; and whatever
+must hold for a change is checked by the statement that makes it.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import NoReturn, TypeVar
+
+import msgspec
+import structlog
+from asyncpg.exceptions import UniqueViolationError
+from msgspec.structs import replace
+
+from controller.domain.audit import AuditEntry, AuditRow, canonical_body
+from controller.domain.catalogue import (
+    ActiveKill,
+    Claim,
+    FlagConfig,
+    Kill,
+    PlanRevision,
+    PolicyRevision,
+    SdkKey,
+    Token,
+    Transition,
+)
+from controller.domain.plan import FlagRef, RolloutPlan
+from controller.domain.policy import GuardrailPolicy
+from controller.domain.rollout import ACTIVE_PHASES, Observations, Run, transition
+from controller.errors import Conflict, KillInForce, NotFound, StaleLease
+from controller.store import rows
+from controller.store.connections import Connection, Connections
+from controller.store.queries import SQL
+
+PLAN = "RolloutPlan"
+POLICY = "GuardrailPolicy"
+UNREADABLE_RETRY_SECONDS = 60.0
+
+T = TypeVar("T")
+Pin = tuple[str, str, int]
+
+_log = structlog.get_logger()
+
+
+class PostgresStore:
+    """`connect` first. `timeout_seconds` bounds every call; after it the call raises StoreUnavailable."""
+
+    def __init__(self, dsn: str, *, pool_size: int = 8, timeout_seconds: float = 5.0) -> None:
+        self._database = Connections(dsn, pool_size=pool_size, timeout_seconds=timeout_seconds)
+
+    async def connect(self) -> None:
+        """Succeeds without a database, too: calls raise StoreUnavailable until there is one."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # — what people applied —
+
+    async def save_plan(self, plan: RolloutPlan, entry: AuditEntry) -> PlanRevision:
+        row = await self._save_manifest(PLAN, plan, entry)
+        return PlanRevision(plan=plan, revision=row[0], author=row[1], applied_at=row[2])
+
+    async def save_policy(self, policy: GuardrailPolicy, entry: AuditEntry) -> PolicyRevision:
+        row = await self._save_manifest(POLICY, policy, entry)
+        return PolicyRevision(policy=policy, revision=row[0], author=row[1], applied_at=row[2])
+
+    async def _save_manifest(
+        self, kind: str, manifest: RolloutPlan | GuardrailPolicy, entry: AuditEntry
+    ) -> tuple[int, str, datetime]:
+        name = manifest.metadata.name
+
+        async def save(connection: Connection) -> tuple[int, str, datetime]:
+            latest = await connection.fetchval(SQL["lock_manifest"], kind, name)
+            present = await connection.fetchrow(SQL["revision"], kind, name, latest)
+            # Compared as values: a default that a later version spells out is no change.
+            if present and rows.decode(type(manifest), present["document"]) == manifest:
+                return present["revision"], present["author"], present["applied_at"]
+            added = (kind, name, latest + 1, rows.document(manifest), entry.actor, entry.at)
+            await connection.fetchval(SQL["add_revision"], *added, entry.id, canonical_body(entry))
+            return latest + 1, entry.actor, entry.at
+
+        return await self._database.transact(save)
+
+    async def plan(self, name: str, revision: int | None = None) -> PlanRevision | None:
+        row = await self._database.fetchrow(SQL["revision"], PLAN, name, revision)
+        return rows.plan_revision(row) if row else None
+
+    async def plans(self) -> Sequence[PlanRevision]:
+        return [rows.plan_revision(row) for row in await self._database.fetch(SQL["latest_revisions"], PLAN)]
+
+    async def policy(self, name: str, revision: int | None = None) -> PolicyRevision | None:
+        row = await self._database.fetchrow(SQL["revision"], POLICY, name, revision)
+        return rows.policy_revision(row) if row else None
+
+    async def policies(self) -> Sequence[PolicyRevision]:
+        return [rows.policy_revision(row) for row in await self._database.fetch(SQL["latest_revisions"], POLICY)]
+
+    # — runs —
+
+    async def create_run(self, run: Run, entry: AuditEntry) -> Run:
+        """Sets id, number and kill epoch, and version 1 unless it has one: the creation is its first audit row."""
+
+        async def create(connection: Connection) -> Run:
+            flag = rows.flag_columns(run.flag)
+            kill_epoch = await connection.fetchval(SQL["lock_flag"], *flag)
+            kills = await connection.fetch(SQL["kills_of_flag"], *flag)
+            in_force = [row["id"] for row in kills if row["in_force"]]
+            if in_force:
+                raise KillInForce(f"{run.flag} is killed ({', '.join(in_force)}); reset it first")
+            active = await connection.fetchval(SQL["active_run_of_flag"], *flag)
+            if active:
+                raise Conflict(f"{run.flag} is already turned by {active}; wait for its end or abandon it")
+            await connection.fetchval(SQL["lock_manifest"], PLAN, run.plan)
+            await _require_revisions(connection, run)
+            number = await connection.fetchval(SQL["next_run_number"], run.plan)
+            created = replace(
+                run,
+                id=f"{run.plan}#{number}",
+                number=number,
+                kill_epoch=kill_epoch,
+                version=max(run.version, 1),
+            )
+            await _add_run(connection, created, entry)
+            return created
+
+        return await self._database.transact(create)
+
+    async def run(self, run_id: str) -> tuple[Run, Observations] | None:
+        row = await self._database.fetchrow(SQL["run"], run_id)
+        return rows.run_and_observations(row) if row else None
+
+    async def latest_run(self, plan: str) -> tuple[Run, Observations] | None:
+        row = await self._database.fetchrow(SQL["latest_run"], plan)
+        return rows.run_and_observations(row) if row else None
+
+    async def latest_runs(self) -> Sequence[tuple[Run, Observations]]:
+        return [rows.run_and_observations(row) for row in await self._database.fetch(SQL["latest_runs"])]
+
+    async def claim_due(self, owner: str, *, limit: int, lease_seconds: float) -> Sequence[Claim]:
+        """The epoch stays while one owner renews in time. A run that cannot be read is logged and put off."""
+        claimed = await self._database.fetch(SQL["claim_due"], owner, limit, lease_seconds)
+        runs: dict[str, tuple[Run, Observations, int]] = {}
+        unreadable: dict[str, str] = {}
+        for row in claimed:
+            try:
+                runs[row["id"]] = (*rows.run_and_observations(row), row["lease_epoch"])
+            except msgspec.DecodeError as error:
+                unreadable[row["id"]] = str(error)
+        held = [run for run, _, _ in runs.values()]
+        plans = await self._pinned(RolloutPlan, {_plan_pin(run) for run in held})
+        policies = await self._pinned(GuardrailPolicy, {pin for run in held for pin in _policy_pins(run)})
+        claims = []
+        for run, observations, lease_epoch in runs.values():
+            try:
+                claims.append(_claim(run, observations, lease_epoch, plans, policies))
+            except NotFound as error:
+                unreadable[run.id] = str(error)
+        if unreadable:
+            _log.error("runs_unreadable", runs=unreadable, retry_in_seconds=UNREADABLE_RETRY_SECONDS)
+            await self._database.execute(SQL["postpone"], list(unreadable), UNREADABLE_RETRY_SECONDS)
+        return claims
+
+    async def _pinned(self, kind: type[T], pins: Collection[Pin]) -> dict[Pin, T]:
+        found = await self._database.fetch(SQL["pinned_revisions"], *_columns(pins)) if pins else []
+        documents: dict[Pin, T] = {}
+        for row in found:
+            pin = (row["kind"], row["name"], row["revision"])
+            try:
+                documents[pin] = rows.decode(kind, row["document"])
+            except msgspec.DecodeError as error:
+                # Whoever is pinned to it is treated as one whose revision is missing.
+                _log.error("revision_unreadable", kind=pin[0], name=pin[1], revision=pin[2], error=str(error))
+        return documents
+
+    async def commit(self, change: Transition) -> int:
+        after, flag = change.after, change.before.flag
+        entry = replace(change.entry, run=after.id, run_version=after.version)
+        sequence: int | None = await self._database.fetchval(
+            SQL["commit"],
+            *rows.flag_columns(flag),
+            change.raises,
+            after.kill_epoch,
+            after.phase,
+            after.version,
+            rows.document(after),
+            change.check_in_seconds,
+            after.id,
+            change.before.version,
+            change.lease_epoch,
+            None if change.observations is None else rows.document(change.observations),
+            entry.id,
+            canonical_body(entry),
+        )
+        if sequence is None:
+            await self._refuse(change)
+        return sequence
+
+    async def _refuse(self, change: Transition) -> NoReturn:
+        run, flag = change.before, change.before.flag
+        row = await self._database.fetchrow(SQL["commit_guards"], run.id, change.lease_epoch)
+        if row is None:
+            raise Conflict(f"{run.id} is not in the database")
+        if change.raises and row["kill_epoch"] != change.after.kill_epoch:
+            raise KillInForce(f"{flag} was killed since {run.id} began; reset the kill and start a new run")
+        if not row["held"]:
+            raise StaleLease(f"this replica no longer holds {run.id}")
+        raise Conflict(f"{run.id} is at version {row['version']}, not {run.version}; somebody changed it first")
+
+    async def committed(self, entry_id: str) -> int | None:
+        sequence: int | None = await self._database.fetchval(SQL["committed"], entry_id)
+        return sequence
+
+    async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
+        if not batch:
+            return
+        await self._database.execute(
+            SQL["save_observations"],
+            owner,
+            [claim.run.id for claim, _, _ in batch],
+            [claim.lease_epoch for claim, _, _ in batch],
+            [claim.run.version for claim, _, _ in batch],
+            [rows.document(observations) for _, observations, _ in batch],
+            [check_in_seconds for _, _, check_in_seconds in batch],
+        )
+
+    async def wake(self, run_id: str) -> None:
+        await self._database.execute(SQL["wake"], run_id)
+
+    async def release(self, owner: str) -> None:
+        await self._database.execute(SQL["release"], owner)
+
+    # — kills —
+
+    async def record_kill(self, kill: Kill, entry: AuditEntry) -> bool:
+        """The audit row names the run only when the kill ended one."""
+
+        async def record(connection: Connection) -> bool:
+            flag = rows.flag_columns(kill.flag)
+            await connection.fetchval(SQL["lock_flag"], *flag)
+            if await connection.fetchval(SQL["kill_known"], kill.id):
+                return False
+            await connection.execute(SQL["add_kill"], kill.id, *flag, rows.document(kill))
+            state = await connection.fetchval(SQL["lock_run_of_flag"], *flag)
+            run = rows.decode(Run, state) if state else None
+            ended = _ended_by(run, kill) if run else None
+            await _change(connection, ended, entry)
+            return True
+
+        return await self._database.transact(record)
+
+    async def confirm_kill(self, kill_id: str, at: datetime) -> None:
+        await self._database.execute(SQL["confirm_kill"], kill_id, at)
+
+    async def active_kills(self) -> Sequence[ActiveKill]:
+        return [rows.active_kill(row) for row in await self._database.fetch(SQL["active_kills"])]
+
+    async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
+        """No audit row when none of them was in force any more."""
+
+        async def reset(connection: Connection) -> Sequence[str]:
+            columns = rows.flag_columns(flag)
+            await connection.fetchval(SQL["lock_flag"], *columns)
+            known = {row["id"]: row["in_force"] for row in await connection.fetch(SQL["kills_of_flag"], *columns)}
+            unknown = sorted(set(kill_ids) - set(known))
+            if unknown:
+                raise Conflict(f"{flag} was never killed by {', '.join(unknown)}; read its kills and reset those")
+            covered = [kill_id for kill_id, in_force in known.items() if in_force and kill_id in kill_ids]
+            if not covered:
+                return covered
+            state = await connection.fetchval(SQL["lock_run_of_flag"], *columns)
+            run = rows.decode(Run, state) if state else None
+            await connection.execute(SQL["reset_kills"], covered, entry.at, entry.actor)
+            ended_by_these = run is not None and run.phase == "killed" and run.kill_id in covered
+            await _change(connection, transition(run, "reset") if run and ended_by_these else None, entry)
+            return covered
+
+        return await self._database.transact(reset)
+
+    async def kill_epoch(self, flag: FlagRef) -> int:
+        epoch: int | None = await self._database.fetchval(SQL["kill_epoch"], *rows.flag_columns(flag))
+        return epoch or 0
+
+    # — tokens, SDK keys, built-in flags —
+
+    async def save_token(self, token: Token, entry: AuditEntry) -> None:
+        """A token of the same name is replaced."""
+        await self._save_secret("save_token", token, entry)
+
+    async def save_sdk_key(self, key: SdkKey, entry: AuditEntry) -> None:
+        """A key of the same name is replaced."""
+        await self._save_secret("save_sdk_key", key, entry)
+
+    async def _save_secret(self, query: str, secret: Token | SdkKey, entry: AuditEntry) -> None:
+        values = (secret.name, secret.digest, rows.document(secret))
+        try:
+            await self._database.fetchval(SQL[query], *values, entry.id, canonical_body(entry))
+        except UniqueViolationError as error:
+            raise Conflict(f"the secret of {secret.name} is already in use under another name") from error
+
+    async def revoke_token(self, name: str, entry: AuditEntry) -> bool:
+        revoked = await self._database.fetchval(SQL["revoke_token"], name, entry.id, canonical_body(entry))
+        return revoked is not None
+
+    async def revoke_sdk_key(self, name: str, entry: AuditEntry) -> bool:
+        revoked = await self._database.fetchval(SQL["revoke_sdk_key"], name, entry.id, canonical_body(entry))
+        return revoked is not None
+
+    async def tokens(self) -> Sequence[Token]:
+        return rows.decode_all(Token, await self._database.fetch(SQL["tokens"]))
+
+    async def sdk_keys(self) -> Sequence[SdkKey]:
+        return rows.decode_all(SdkKey, await self._database.fetch(SQL["sdk_keys"]))
+
+    async def flag_configs(self) -> Sequence[FlagConfig]:
+        return rows.decode_all(FlagConfig, await self._database.fetch(SQL["flag_configs"]))
+
+    async def save_flag_config(self, config: FlagConfig, entry: AuditEntry | None = None) -> FlagConfig:
+        """Saving what is there changes nothing; other content under the same version is a Conflict, too."""
+        body = (entry.id, canonical_body(entry)) if entry else (None, None)
+        values = (config.environment, config.key, config.version, rows.document(config))
+        saved = await self._database.fetchval(SQL["save_flag_config"], *values, *body)
+        if saved is None:
+            present = await self._database.fetchval(SQL["flag_config"], config.environment, config.key)
+            stored = rows.decode(FlagConfig, present)
+            if stored != config:
+                raise Conflict(
+                    f"flag {config.key} in {config.environment} is at version {stored.version}, "
+                    f"so that version {config.version} cannot be saved"
+                )
+        return config
+
+    # — audit —
+
+    async def audit(
+        self, *, after: int = 0, limit: int = 1000, run: str | None = None, newest_first: bool = False
+    ) -> Sequence[AuditRow]:
+        query = "audit_newest_first" if newest_first else "audit_oldest_first"
+        return [rows.audit_row(row) for row in await self._database.fetch(SQL[query], after, limit, run)]
+
+    async def audit_head(self) -> tuple[int, bytes]:
+        row = await self._database.fetchrow(SQL["audit_head"])
+        if row is None:
+            raise NotFound("the audit log has lost its head row; restore the database from a backup")
+        return row["sequence"], row["hash"]
+
+    async def unannounced(self, limit: int) -> Sequence[tuple[int, AuditEntry]]:
+        found = await self._database.fetch(SQL["unannounced"], limit)
+        return [(row["sequence"], rows.decode(AuditEntry, row["body"])) for row in found]
+
+    async def announced(self, sequences: Collection[int]) -> None:
+        await self._database.execute(SQL["announced"], list(sequences))
+
+
+def _plan_pin(run: Run) -> Pin:
+    return PLAN, run.plan, run.plan_revision
+
+
+def _policy_pins(run: Run) -> list[Pin]:
+    return [(POLICY, name, revision) for name, revision in run.policy_revisions.items()]
+
+
+def _columns(pins: Collection[Pin]) -> tuple[list[str], list[str], list[int]]:
+    return [pin[0] for pin in pins], [pin[1] for pin in pins], [pin[2] for pin in pins]
+
+
+def _spelled(pins: Iterable[Pin]) -> str:
+    return ", ".join(f"{kind} {name} revision {revision}" for kind, name, revision in pins)
+
+
+def _claim(
+    run: Run,
+    observations: Observations,
+    lease_epoch: int,
+    plans: dict[Pin, RolloutPlan],
+    policies: dict[Pin, GuardrailPolicy],
+) -> Claim:
+    """Raises NotFound when something that the run is pinned to is not among the documents."""
+    try:
+        return Claim(
+            run=run,
+            observations=observations,
+            lease_epoch=lease_epoch,
+            plan=plans[_plan_pin(run)],
+            policies=tuple(policies[pin] for pin in _policy_pins(run)),
+        )
+    except KeyError as missing:
+        raise NotFound(f"{run.id} is pinned to {_spelled(missing.args)}, which cannot be read") from missing
+
+
+async def _require_revisions(connection: Connection, run: Run) -> None:
+    wanted = {_plan_pin(run), *_policy_pins(run)}
+    found = await connection.fetch(SQL["pinned_revisions"], *_columns(wanted))
+    missing = wanted - {(row["kind"], row["name"], row["revision"]) for row in found}
+    if missing:
+        raise NotFound(f"there is no {_spelled(sorted(missing))}; apply it first")
+
+
+async def _add_run(connection: Connection, run: Run, entry: AuditEntry) -> None:
+    named = replace(entry, subject=run.id, run=run.id, run_version=run.version)
+    await connection.fetchval(
+        SQL["add_run"],
+        run.id,
+        run.plan,
+        run.number,
+        *rows.flag_columns(run.flag),
+        run.phase,
+        run.version,
+        rows.document(run),
+        run.created_at,
+        named.id,
+        canonical_body(named),
+    )
+
+
+def _ended_by(run: Run, kill: Kill) -> Run | None:
+    if run.phase not in (*ACTIVE_PHASES, "completed"):
+        return None
+    return transition(
+        run,
+        "kill",
+        kill_id=kill.id,
+        exposure=0,
+        audience=False,
+        approval=None,
+        status=kill.reason,
+        ended_at=kill.accepted_at,
+    )
+
+
+async def _change(connection: Connection, run: Run | None, entry: AuditEntry) -> None:
+    """The audit entry, and the run's change that it records, if any; the run is locked."""
+    if run:
+        await connection.execute(SQL["change_run"], run.id, run.phase, run.version, rows.document(run))
+    named = replace(entry, run=run.id if run else None, run_version=run.version if run else None)
+    await connection.fetchval(SQL["append_audit"], named.id, canonical_body(named), named.run, named.run_version)

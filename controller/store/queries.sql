@@ -1,0 +1,295 @@
+-- Every statement of the store, by name. Locks are taken in one order everywhere:
+-- flag, manifest, run, kill, audit head.
+
+-- name: lock_manifest
+-- Make sure the manifest has a row, lock it, and return its latest revision (0: none yet).
+INSERT INTO manifests (kind, name) VALUES ($1, $2)
+ON CONFLICT (kind, name) DO UPDATE SET revision = manifests.revision
+RETURNING revision
+
+-- name: add_revision
+-- The next revision of a locked manifest, with its audit entry.
+WITH added AS (
+    INSERT INTO manifest_revisions (kind, name, revision, document, author, applied_at)
+    VALUES ($1, $2, $3, $4, $5, $6)
+    RETURNING revision
+), head AS (
+    UPDATE manifests SET revision = $3 WHERE kind = $1 AND name = $2
+)
+SELECT append_audit($7, $8, NULL, NULL) FROM added
+
+-- name: revision
+-- One revision of a manifest; the latest when none is named.
+SELECT r.document, r.revision, r.author, r.applied_at
+FROM manifests m JOIN manifest_revisions r ON r.kind = m.kind AND r.name = m.name
+WHERE m.kind = $1 AND m.name = $2 AND r.revision = coalesce($3::integer, m.revision)
+
+-- name: latest_revisions
+-- The latest revision of every manifest of a kind.
+SELECT r.document, r.revision, r.author, r.applied_at
+FROM manifests m JOIN manifest_revisions r ON r.kind = m.kind AND r.name = m.name AND r.revision = m.revision
+WHERE m.kind = $1
+ORDER BY m.name
+
+-- name: pinned_revisions
+-- The documents that runs are pinned to.
+SELECT r.kind, r.name, r.revision, r.document
+FROM unnest($1::text[], $2::text[], $3::integer[]) AS pin (kind, name, revision)
+JOIN manifest_revisions r ON r.kind = pin.kind AND r.name = pin.name AND r.revision = pin.revision
+
+-- name: lock_flag
+-- Make sure the flag has a row, lock it, and return its kill epoch.
+INSERT INTO flags (provider, environment, key) VALUES ($1, $2, $3)
+ON CONFLICT (provider, environment, key) DO UPDATE SET kill_epoch = flags.kill_epoch
+RETURNING kill_epoch
+
+-- name: kill_epoch
+-- How often the flag was killed.
+SELECT kill_epoch FROM flags WHERE provider = $1 AND environment = $2 AND key = $3
+
+-- name: kills_of_flag
+-- Every kill of a flag, and whether it is in force.
+SELECT id, reset_at IS NULL AS in_force FROM kills
+WHERE provider = $1 AND environment = $2 AND key = $3
+ORDER BY kill_epoch
+
+-- name: active_run_of_flag
+-- The one run that may turn this flag.
+SELECT id FROM runs WHERE provider = $1 AND environment = $2 AND key = $3 AND active
+
+-- name: next_run_number
+-- The number of a plan's next run; the plan's manifest is locked.
+SELECT coalesce(max(number), 0) + 1 FROM runs WHERE plan = $1
+
+-- name: add_run
+-- A new run, due now, with its audit entry.
+WITH added AS (
+    INSERT INTO runs (id, plan, number, provider, environment, key, phase, version, state, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    RETURNING id, version
+)
+SELECT append_audit($11, $12, id, version) FROM added
+
+-- name: run
+-- A run and its observations.
+SELECT r.state, o.document AS observations
+FROM runs r LEFT JOIN observations o ON o.run = r.id
+WHERE r.id = $1
+
+-- name: latest_run
+-- A plan's latest run and its observations.
+SELECT r.state, o.document AS observations
+FROM runs r LEFT JOIN observations o ON o.run = r.id
+WHERE r.plan = $1
+ORDER BY r.number DESC LIMIT 1
+
+-- name: latest_runs
+-- The latest run of every plan, newest first.
+SELECT r.state, o.document AS observations
+FROM manifests m
+CROSS JOIN LATERAL (SELECT * FROM runs WHERE plan = m.name ORDER BY number DESC LIMIT 1) r
+LEFT JOIN observations o ON o.run = r.id
+WHERE m.kind = 'RolloutPlan'
+ORDER BY r.created_at DESC, r.id
+
+-- name: claim_due
+-- Lease due runs for $3 seconds. A new owner, or the old one after its lease ended, gets a new epoch.
+WITH due AS (
+    SELECT id FROM runs
+    WHERE active AND next_check_at <= now()
+        AND (lease_owner = $1 OR lease_expires_at IS NULL OR lease_expires_at <= now())
+    ORDER BY next_check_at LIMIT $2
+    FOR NO KEY UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE runs SET
+        lease_owner = $1,
+        lease_epoch = lease_epoch + CASE WHEN lease_owner = $1 AND lease_expires_at > now() THEN 0 ELSE 1 END,
+        lease_expires_at = clock_timestamp() + make_interval(secs => $3)
+    FROM due WHERE runs.id = due.id
+    RETURNING runs.id, runs.state, runs.lease_epoch
+)
+SELECT c.id, c.state, c.lease_epoch, o.document AS observations
+FROM claimed c LEFT JOIN observations o ON o.run = c.id
+
+-- name: postpone
+-- Put off runs that cannot be read, so that they do not crowd out the others.
+UPDATE runs SET next_check_at = now() + make_interval(secs => $2) WHERE id = ANY($1::text[])
+
+-- name: commit
+-- One guarded transition: state, observations and audit entry, or nothing. A concurrent kill holds the flag's
+-- row; whoever comes second waits for it and then reads the epoch that the kill left.
+WITH flag AS (
+    SELECT kill_epoch FROM flags
+    WHERE provider = $1 AND environment = $2 AND key = $3 AND (NOT $4::boolean OR kill_epoch = $5)
+    FOR SHARE
+), changed AS (
+    UPDATE runs SET phase = $6, version = $7, state = $8, next_check_at = now() + make_interval(secs => $9)
+    FROM flag
+    WHERE runs.id = $10 AND runs.version = $11
+        AND ($12::bigint IS NULL OR (lease_epoch = $12 AND lease_expires_at > clock_timestamp()))
+    RETURNING runs.id, runs.version
+), observed AS (
+    INSERT INTO observations (run, document)
+    SELECT id, $13::json FROM changed WHERE $13::json IS NOT NULL
+    ON CONFLICT (run) DO UPDATE SET document = EXCLUDED.document
+)
+SELECT append_audit($14, $15, id, version) FROM changed
+
+-- name: commit_guards
+-- What the guards of a commit would have seen, to tell which one refused it.
+SELECT r.version, f.kill_epoch,
+    ($2::bigint IS NULL OR coalesce(r.lease_epoch = $2 AND r.lease_expires_at > clock_timestamp(), false)) AS held
+FROM runs r JOIN flags f USING (provider, environment, key)
+WHERE r.id = $1
+
+-- name: committed
+-- Where an audit entry is, by its own id.
+SELECT sequence FROM audit WHERE entry_id = $1
+
+-- name: save_observations
+-- Observations and next check of many runs, for those whose lease and version still hold.
+WITH batch AS (
+    SELECT * FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::json[], $6::float8[])
+        AS b (run, lease_epoch, version, document, check_in_seconds)
+), held AS (
+    SELECT b.* FROM batch b JOIN runs r ON r.id = b.run
+    WHERE r.lease_owner = $1 AND r.lease_epoch = b.lease_epoch AND r.lease_expires_at > clock_timestamp()
+        AND r.version = b.version
+    ORDER BY r.id
+    FOR NO KEY UPDATE OF r
+), checked AS (
+    UPDATE runs SET next_check_at = now() + make_interval(secs => held.check_in_seconds)
+    FROM held WHERE runs.id = held.run
+)
+INSERT INTO observations (run, document) SELECT run, document FROM held
+ON CONFLICT (run) DO UPDATE SET document = EXCLUDED.document
+
+-- name: wake
+-- Make a run due now.
+UPDATE runs SET next_check_at = now() WHERE id = $1
+
+-- name: release
+-- Give up the leases of an owner.
+UPDATE runs SET lease_owner = NULL, lease_expires_at = NULL
+WHERE id IN (SELECT id FROM runs WHERE active AND lease_owner = $1 ORDER BY id FOR NO KEY UPDATE)
+
+-- name: kill_known
+-- Whether this kill was recorded before.
+SELECT EXISTS (SELECT FROM kills WHERE id = $1)
+
+-- name: add_kill
+-- A kill of a locked flag, with the flag's next kill epoch.
+WITH flag AS (
+    UPDATE flags SET kill_epoch = kill_epoch + 1
+    WHERE provider = $2 AND environment = $3 AND key = $4
+    RETURNING kill_epoch
+)
+INSERT INTO kills (id, provider, environment, key, kill_epoch, document)
+SELECT $1, $2, $3, $4, kill_epoch, $5 FROM flag
+
+-- name: lock_run_of_flag
+-- The run that turned this flag last, locked.
+SELECT state FROM runs WHERE provider = $1 AND environment = $2 AND key = $3
+ORDER BY active DESC, created_at DESC, number DESC LIMIT 1
+FOR NO KEY UPDATE
+
+-- name: change_run
+-- A transition of a locked run.
+UPDATE runs SET phase = $2, version = $3, state = $4, next_check_at = now() WHERE id = $1
+
+-- name: append_audit
+-- An audit entry in a transaction of several statements.
+SELECT append_audit($1, $2, $3, $4)
+
+-- name: confirm_kill
+-- The provider was read back; only the first time counts.
+UPDATE kills SET confirmed_at = $2 WHERE id = $1 AND confirmed_at IS NULL
+
+-- name: active_kills
+-- Kills that no reset covers.
+SELECT document, kill_epoch, confirmed_at FROM kills WHERE reset_at IS NULL
+ORDER BY provider, environment, key, kill_epoch
+
+-- name: reset_kills
+-- A person covers these kills.
+UPDATE kills SET reset_at = $2, reset_by = $3 WHERE id = ANY($1::text[]) AND reset_at IS NULL
+
+-- name: save_token
+-- A new or changed token, with its audit entry; nothing when it is already there as given.
+WITH saved AS (
+    INSERT INTO tokens (name, digest, document) VALUES ($1, $2, $3)
+    ON CONFLICT (name) DO UPDATE SET digest = EXCLUDED.digest, document = EXCLUDED.document
+    WHERE tokens.document::text <> EXCLUDED.document::text
+    RETURNING name
+)
+SELECT append_audit($4, $5, NULL, NULL) FROM saved
+
+-- name: revoke_token
+-- Forget a token, with the audit entry that says so.
+WITH gone AS (DELETE FROM tokens WHERE name = $1 RETURNING name)
+SELECT append_audit($2, $3, NULL, NULL) FROM gone
+
+-- name: tokens
+-- All tokens.
+SELECT document FROM tokens ORDER BY name
+
+-- name: save_sdk_key
+-- A new or changed SDK key, with its audit entry; nothing when it is already there as given.
+WITH saved AS (
+    INSERT INTO sdk_keys (name, digest, document) VALUES ($1, $2, $3)
+    ON CONFLICT (name) DO UPDATE SET digest = EXCLUDED.digest, document = EXCLUDED.document
+    WHERE sdk_keys.document::text <> EXCLUDED.document::text
+    RETURNING name
+)
+SELECT append_audit($4, $5, NULL, NULL) FROM saved
+
+-- name: revoke_sdk_key
+-- Forget an SDK key, with the audit entry that says so.
+WITH gone AS (DELETE FROM sdk_keys WHERE name = $1 RETURNING name)
+SELECT append_audit($2, $3, NULL, NULL) FROM gone
+
+-- name: sdk_keys
+-- All SDK keys.
+SELECT document FROM sdk_keys ORDER BY name
+
+-- name: flag_configs
+-- All built-in flags.
+SELECT document FROM flag_configs ORDER BY environment, key
+
+-- name: flag_config
+-- One built-in flag.
+SELECT document FROM flag_configs WHERE environment = $1 AND key = $2
+
+-- name: save_flag_config
+-- A built-in flag, if its version is a new one, with its audit entry when there is one (else 0).
+WITH saved AS (
+    INSERT INTO flag_configs (environment, key, version, document) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (environment, key) DO UPDATE SET version = EXCLUDED.version, document = EXCLUDED.document
+    WHERE flag_configs.version < EXCLUDED.version
+    RETURNING key
+)
+SELECT CASE WHEN $5::text IS NULL THEN 0 ELSE append_audit($5, $6, NULL, NULL) END FROM saved
+
+-- name: audit_oldest_first
+-- Links of the chain after a sequence number, of one run when it is named.
+SELECT sequence, previous, hash, body FROM audit
+WHERE sequence > $1 AND ($3::text IS NULL OR run = $3)
+ORDER BY sequence LIMIT $2
+
+-- name: audit_newest_first
+-- The same from the end.
+SELECT sequence, previous, hash, body FROM audit
+WHERE sequence > $1 AND ($3::text IS NULL OR run = $3)
+ORDER BY sequence DESC LIMIT $2
+
+-- name: audit_head
+-- The last link of the chain.
+SELECT sequence, hash FROM audit_head
+
+-- name: unannounced
+-- Audit entries that nobody was told of yet.
+SELECT sequence, body FROM audit WHERE announced_at IS NULL ORDER BY sequence LIMIT $1
+
+-- name: announced
+-- Those who wanted to know were told.
+UPDATE audit SET announced_at = now() WHERE sequence = ANY($1::bigint[]) AND announced_at IS NULL
