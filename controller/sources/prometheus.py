@@ -1,20 +1,18 @@
 """Measurements from Prometheus' HTTP API, coalesced: one evaluation time and one deadline for the whole batch."""
 
 import asyncio
-import base64
 from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 
 import aiohttp
 import structlog
-import yarl
 from msgspec import Struct
 
 from controller.domain.evidence import QueryQuestion, Question, Reading
 from controller.errors import SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import PrometheusSourceSettings, secret_file
-from controller.sources import coalescing, query_api
+from controller.sources import addresses, coalescing, query_api
 from controller.sources.coalescing import Answers, Failure, Plan, Query, Sample
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -49,11 +47,8 @@ class PrometheusSource:
         self._name = name
         self._settings = settings
         self._clock = clock
-        base = yarl.URL(settings.url)
-        if base.scheme not in {"http", "https"} or not base.host:
-            raise SettingsError(f"sources.{name}.url must be an address like http://prometheus:9090")
-        self._credentials = (settings.username or base.user or "", base.password or "")
-        self._endpoint = base.with_user(None).with_query(None).with_fragment(None) / "api/v1/query"
+        self._address = addresses.parse(settings.url, f"sources.{name}.url")
+        self._endpoint = self._address.url.with_query(None) / "api/v1/query"
         self._permits = asyncio.Semaphore(settings.max_concurrency)
         self._session: aiohttp.ClientSession | None = None
         self._last: tuple[frozenset[Question], Plan] | None = None
@@ -145,13 +140,11 @@ class PrometheusSource:
         settings = self._settings
         headers = dict(settings.headers)
         secrets = list(settings.headers.values())
-        user, password = self._credentials
-        if settings.password_file:
-            password = secret_file(settings.password_file)
+        user = settings.username or self._address.user
         if user:
-            encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
-            headers["Authorization"] = f"Basic {encoded}"
-            secrets += [encoded, password]
+            password = secret_file(settings.password_file) if settings.password_file else self._address.password
+            headers["Authorization"] = addresses.basic_login(user, password)
+            secrets += [password, headers["Authorization"].removeprefix("Basic ")]
         if settings.bearer_token_file:
             token = secret_file(settings.bearer_token_file)
             headers["Authorization"] = f"Bearer {token}"

@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import aiohttp
 import structlog
-import yarl
 from msgspec import Struct
 
 from controller.domain.evidence import Question, Reading
 from controller.errors import SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import ScrapeSourceSettings, secret_file
-from controller.sources import coalescing, exposition, recollection
+from controller.sources import addresses, coalescing, exposition, recollection
+from controller.sources.addresses import Address
 from controller.sources.coalescing import Batch, Failure, Found, Key
 from controller.sources.sample_memory import SampleMemory
 
@@ -43,27 +43,18 @@ class TargetHealth(Struct, frozen=True, kw_only=True):
 
 
 class Target:
-    def __init__(self, address: str, settings: ScrapeSourceSettings) -> None:
-        url = yarl.URL(address if "://" in address else f"http://{address}")
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise SettingsError(
-                f"scrape target {url.host or 'without a host'}: write host:port or an http address"
-            )
-        if url.path in {"", "/"}:
-            url = url.with_path("/metrics")
-        self.login = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
-        self.url = url.with_user(None)
+    def __init__(self, address: Address, settings: ScrapeSourceSettings) -> None:
+        self.shown = address.shown
+        self.url = address.url if address.url.path not in {"", "/"} else address.url.with_path("/metrics")
+        self.headers = {"Accept": ACCEPT}
+        if address.user:
+            self.headers["Authorization"] = addresses.basic_login(address.user, address.password)
         self.memory = SampleMemory(
-            f"{url.host}:{url.port}",
+            f"{self.url.host}:{self.url.port}",
             every_seconds=settings.every_seconds,
             retention_seconds=settings.retention_seconds,
         )
         self.problem: str | None = "not scraped yet"
-
-    @property
-    def address(self) -> str:
-        """Without the query, which may hold a token."""
-        return str(self.url.with_query(None))
 
 
 class ScrapeSource:
@@ -73,7 +64,12 @@ class ScrapeSource:
         self._name = name
         self._settings = settings
         self._clock = clock
-        self._targets = [Target(address, settings) for address in settings.targets]
+        self._targets = [
+            Target(
+                addresses.parse(text if "://" in text else f"http://{text}", f"sources.{name}.targets"), settings
+            )
+            for text in settings.targets
+        ]
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"scrape-{name}")
         self._loops: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
@@ -142,15 +138,13 @@ class ScrapeSource:
         self._note(target, problem)
 
     async def _fetch(self, target: Target) -> bytes:
-        headers = {"Accept": ACCEPT}
+        headers = target.headers
         if self._settings.bearer_token_file:
             token = await asyncio.to_thread(secret_file, self._settings.bearer_token_file)
-            headers["Authorization"] = f"Bearer {token}"
+            headers = {**headers, "Authorization": f"Bearer {token}"}
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
-        async with self._session.get(
-            target.url, headers=headers, auth=target.login, allow_redirects=False
-        ) as response:
+        async with self._session.get(target.url, headers=headers, allow_redirects=False) as response:
             if response.status != HTTP_OK:
                 raise SourceUnavailable(f"answered HTTP {response.status}")
             content = bytearray()
@@ -170,7 +164,7 @@ class ScrapeSource:
 
     def _note(self, target: Target, problem: str | None) -> None:
         if problem != target.problem:
-            log.info("scrape_target_changed", source=self._name, target=target.address, problem=problem)
+            log.info("scrape_target_changed", source=self._name, target=target.shown, problem=problem)
         target.problem = problem
 
     # — answering, in the worker —
@@ -196,14 +190,14 @@ class ScrapeSource:
             )
         for target in self._targets:
             if batch.template.metric in target.memory.refused:
-                return Failure(f"{self._name}: {target.address}: {self._overflow(target)}")
+                return Failure(f"{self._name}: {target.shown}: {self._overflow(target)}")
         return None
 
 
 def _health(target: Target, now: float) -> TargetHealth:
     newest_at = target.memory.newest_at
     return TargetHealth(
-        address=target.address,
+        address=target.shown,
         up=target.memory.answering,
         age_seconds=None if newest_at is None else now - newest_at,
         problem=target.problem,
