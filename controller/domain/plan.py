@@ -140,8 +140,8 @@ class PlanSpec(Document, frozen=True):
     serve: Serve
     stages: Annotated[list[Stage], Meta(min_length=1, max_length=100)]
     guardrails: Annotated[list[GuardrailUse], Meta(min_length=1)]
-    audience: Audience = Audience()
-    schedule: Schedule = Schedule()
+    audience: Audience = field(default_factory=Audience)
+    schedule: Schedule = field(default_factory=Schedule)
     notify: list[Notify] = []
     mode: Literal["enforce", "observe"] = "enforce"
 
