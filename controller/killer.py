@@ -29,6 +29,7 @@ from controller.errors import (
     RampartError,
     StoreUnavailable,
 )
+from controller.faultpoints import reach
 from controller.journal import Journal, KillRecord, ResetRecord
 from controller.lastknown import KnownFlag
 from controller.ports import Clock, FlagProvider, Store
@@ -150,7 +151,9 @@ class Killer:
         return _receipt(held)
 
     async def _write_down(self, held: Held) -> None:
+        reach("journal.before")
         held.durable = await self._journal.append(held.record)
+        reach("journal.after")
 
     def _accept(
         self,

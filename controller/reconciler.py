@@ -28,6 +28,7 @@ from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import RAISING, ApprovalRequest, Observations, Run, Seen, transition
 from controller.errors import Conflict, KillInForce, ProviderUnavailable, Refused, StoreUnavailable
+from controller.faultpoints import reach
 from controller.killer import Killer
 from controller.ports import Clock, FlagProvider, MetricSource, Store
 from controller.settings import EngineSettings
@@ -36,6 +37,7 @@ from controller.telemetry import Metrics
 log = structlog.get_logger()
 
 SETTLING_POLL_SECONDS = 0.5
+MOST_BINDINGS = 5000
 STALE_POLLS = 2
 """Evidence older than this many polls at its commit authorises nothing (promise I1)."""
 
@@ -87,6 +89,7 @@ class Reconciler:
         self._memory: dict[str, Memory] = {}
         self._last_held: dict[str, Claim] = {}
         self._in_hand: set[str] = set()
+        self._bindings: dict[tuple[object, ...], tuple[Guardrail, ...]] = {}
 
     # — ticks —
 
@@ -123,8 +126,14 @@ class Reconciler:
             self._in_hand.difference_update(claim.run.id for claim in claims)
 
     def _bound(self, claim: Claim) -> tuple[Guardrail, ...] | None:
+        run = claim.run
+        revisions = (run.plan, run.plan_revision, *sorted(run.policy_revisions.items()))
+        if revisions in self._bindings:
+            return self._bindings[revisions]  # revisions never change
         try:
-            return bind_all(claim.plan, claim.policies)
+            if len(self._bindings) >= MOST_BINDINGS:
+                self._bindings.clear()
+            return self._bindings.setdefault(revisions, bind_all(claim.plan, claim.policies))
         except Exception as error:  # noqa: BLE001 - one poisonous plan must not stop the others
             self._quarantine(claim.run, error)
             return None
@@ -219,6 +228,7 @@ class Reconciler:
 
     async def _look(self, runs: Sequence[tuple[Run, RolloutPlan, tuple[Guardrail, ...]]]) -> dict[str, Looked]:
         """Measure and observe at the same time, each source and provider under its own deadline."""
+        reach("observe.before")
         asked_at = self.clock.monotonic()
         wanted = {run.id: questions(run, plan, guardrails) for run, plan, guardrails in runs}
         by_source: defaultdict[str, set[Question]] = defaultdict(set)
@@ -232,6 +242,7 @@ class Reconciler:
             asyncio.gather(*(self._measure(source, several) for source, several in by_source.items())),
             asyncio.gather(*(self._observe(provider, several) for provider, several in flags.items())),
         )
+        reach("observe.after")
         readings = dict(zip(by_source, measured, strict=True))
         states = {flag: state for several in observed for flag, state in several.items()}
         return {
@@ -314,11 +325,13 @@ class Reconciler:
 
     async def _commit(self, move: Transition) -> None:
         """A commit whose answer was lost is looked up, never assumed (promise I8)."""
+        reach("commit.before")
         try:
             await self.store.commit(move)
         except StoreUnavailable:
             if await self.store.committed(move.entry.id) is None:
                 raise
+        reach("commit.after")
 
     def _after(self, run: Run, decision: Decision, now: datetime, extra: Mapping[str, Any]) -> Run:
         changes: dict[str, Any] = {
@@ -402,9 +415,11 @@ class Reconciler:
         if memory is not None:
             memory.applied = self.clock.monotonic()
         provider = run.flag.provider
+        reach("apply.before")
         try:
             async with self.killer.writing(run.flag), asyncio.timeout(self._settings.provider_timeout_seconds):
                 await self.providers[provider].apply(change)
+            reach("apply.after")
         except (ProviderUnavailable, TimeoutError) as error:
             self._metrics.provider_request(provider, "apply", "unknown")
             log.warning("apply_outcome_unknown", run=run.id, error=str(error) or "timed out")

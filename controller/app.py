@@ -1,0 +1,352 @@
+"""The composition root: the one module that imports everything and knows which part is which."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from controller import __version__, access, api, channels, delivery, lastknown, providers, sources, telemetry
+from controller.announcer import Announcer
+from controller.commands import Commands
+from controller.domain.audit import AuditEntry
+from controller.domain.catalogue import SCOPES, Token
+from controller.domain.status import Check
+from controller.errors import RampartError, SettingsError, StoreUnavailable
+from controller.journal import Journal
+from controller.killer import Killer
+from controller.lastknown import KnownFlag, LastKnown
+from controller.reconciler import Reconciler
+from controller.registrar import Registrar
+from controller.scheduler import Scheduler
+from controller.settings import Settings, secret_file
+from controller.snapshot import FlagBoard, VersionClock
+from controller.store.embedded import EmbeddedPostgres
+from controller.store.migrations import migrate as run_migrations
+from controller.store.postgres import PostgresStore
+
+log = structlog.get_logger()
+
+SYNC_SECONDS = 2.0
+ANNOUNCE_SECONDS = 1.0
+CONNECT_RETRY_SECONDS = 1.0
+LAST_KNOWN = "last-known.json"
+ADMIN_TOKEN = "admin.token"
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+
+class Rampart:
+    """All parts, wired. It serves and kills without a database, and takes it up as soon as it answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.data = settings.data_path
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self.metrics = telemetry.Metrics()
+        self.journal = Journal(self.data / "kills.journal")
+        self.journal.open()
+        self.embedded: EmbeddedPostgres | None = None
+        self.store = PostgresStore(
+            pool_size=settings.database.pool_size, timeout_seconds=settings.database.timeout_seconds
+        )
+        self.tokens = access.TokenBook()
+        self.sdk_keys = delivery.SdkKeyBook()
+        self.board = FlagBoard(VersionClock(self.clock, floor=self.journal.floor, reserve=self.journal.reserve))
+        self.providers = {
+            name: providers.build(name, one, store=self.store, board=self.board, replica=self.owner)
+            for name, one in settings.providers.items()
+        }
+        self.sources = {name: sources.build(name, one, self.clock) for name, one in settings.sources.items()}
+        self._wire_engine()
+        self._saved: LastKnown | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._connected = False
+
+    def _wire_engine(self) -> None:
+        settings = self.settings
+        self.killer = Killer(
+            journal=self.journal,
+            store=self.store,
+            providers=self.providers,
+            clock=self.clock,
+            metrics=self.metrics,
+            provider_timeout_seconds=settings.engine.provider_timeout_seconds,
+        )
+        self.kills = self.killer
+        self.reconciler = Reconciler(
+            owner=self.owner,
+            store=self.store,
+            sources=self.sources,
+            providers=self.providers,
+            killer=self.killer,
+            clock=self.clock,
+            metrics=self.metrics,
+            settings=settings.engine,
+        )
+        self.commands = Commands(self.reconciler, settings.groups)
+        self.registrar = Registrar(self.store, self.providers, settings, self.clock)
+        self.announcer = Announcer(
+            self.store, {name: channels.build(name, one) for name, one in settings.channels.items()}
+        )
+        self.scheduler = Scheduler(
+            store=self.store,
+            reconciler=self.reconciler,
+            killer=self.killer,
+            clock=self.clock,
+            metrics=self.metrics,
+            poll_seconds=settings.engine.poll_seconds,
+            lease_seconds=settings.engine.lease_seconds,
+        )
+
+    # — start and stop —
+
+    async def start(self) -> None:
+        """Take up what the disk knows, then look for the database in the background."""
+        known = lastknown.load(self.data / LAST_KNOWN)
+        if known is not None:
+            self._saved = known
+            self.tokens.load(known.tokens)
+            self.sdk_keys.load(known.sdk_keys)
+            self.killer.learn(known.known)
+            self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
+        self.killer.resume_journal()
+        for source in self.sources.values():
+            await source.start()
+        self._connecting = asyncio.create_task(self._connect())
+
+    async def stop(self) -> None:
+        self.board.close()
+        if self._connecting:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        if self._connected:
+            await self.scheduler.stop()
+            with contextlib.suppress(StoreUnavailable):  # the leases end by themselves
+                await self.store.release(self.owner)
+        for part in (*self.sources.values(), *self.providers.values()):
+            await part.close()
+        await self.store.close()
+        if self.embedded:
+            await self.embedded.stop()
+        self.journal.close()
+
+    async def _connect(self) -> None:
+        """Until the database answers: SDKs are served and kills are accepted from memory, disk and journal."""
+        while not self._connected:
+            try:
+                await self._open_database()
+                await self._prepare()
+                self._connected = True
+            except (StoreUnavailable, OSError) as error:
+                log.warning("database_away", error=str(error))
+                await asyncio.sleep(CONNECT_RETRY_SECONDS)
+        self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
+        self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.announcer.announce)
+        self.scheduler.start()
+        log.info("ready", replica=self.owner)
+
+    async def _open_database(self) -> None:
+        database = self.settings.database
+        url = secret_file(database.url_file) if database.url_file else database.url
+        if not url:
+            self.embedded = self.embedded or EmbeddedPostgres(self.data, bin_dir=database.bin_dir or None)
+            url = await self.embedded.start()
+        await run_migrations(url)
+        await self.store.connect(url)
+
+    async def _prepare(self) -> None:
+        await self._first_token()
+        await self._sync()
+        await self.killer.forgotten()
+
+    async def _first_token(self) -> None:
+        """The administrator's token: from RAMPART_ADMIN_TOKEN_FILE, or made and written where only we may read."""
+        if any("admin" in token.scopes for token in await self.store.tokens()):
+            return
+        given = os.environ.get("RAMPART_ADMIN_TOKEN_FILE")
+        path = self.data / ADMIN_TOKEN
+        secret = secret_file(given) if given else access.new_secret()
+        if not given:
+            await asyncio.to_thread(_write_secret, path, secret)
+        now = self.clock.now()
+        token = Token(
+            name="admin", digest=access.digest(secret), scopes=SCOPES, created_at=now, created_by="rampart"
+        )
+        await self.store.save_token(
+            token, self._entry("token_created", "admin", f"first token, in {given or path}")
+        )
+        log.info("first_token", path=str(given or path))
+
+    def _entry(self, action: str, subject: str, reason: str) -> AuditEntry:
+        return AuditEntry(
+            id=uuid.uuid4().hex,
+            at=self.clock.now(),
+            actor="rampart",
+            action=action,
+            cause="user",
+            subject=subject,
+            environment="",
+            reason=reason,
+        )
+
+    # — what memory holds of the database —
+
+    async def tokens_changed(self) -> None:
+        self.tokens.load(await self.store.tokens())
+        self._remember()
+
+    async def sdk_keys_changed(self) -> None:
+        self.sdk_keys.load(await self.store.sdk_keys())
+        self._remember()
+
+    async def _sync(self) -> None:
+        """Also what other replicas changed. Kills stay laid over whatever the database says of a flag."""
+        self.tokens.load(await self.store.tokens())
+        self.sdk_keys.load(await self.store.sdk_keys())
+        plans = [revision.plan for revision in await self.store.plans()]
+        self.killer.learn(
+            KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans
+        )
+        self.board.load(await self.store.flag_configs(), [held.kill for held in self.killer.in_force()])
+        self.metrics.audit_head((await self.store.audit_head())[0])
+        self._remember()
+
+    def _remember(self) -> None:
+        """Keep the last known state on disk, when it changed. Not fatal: the database has it all."""
+        state = LastKnown(
+            tokens=self.tokens.all(),
+            sdk_keys=self.sdk_keys.all(),
+            flags=list(self.board.configs()),
+            known=self.killer.known(),
+        )
+        if state == self._saved:
+            return
+        try:
+            lastknown.save(self.data / LAST_KNOWN, state)
+        except OSError as error:
+            log.error("last_known_not_saved", error=str(error))
+            return
+        self._saved = state
+
+    # — what the API asks of the whole —
+
+    def readiness(self) -> Sequence[str]:
+        reasons = (
+            [] if self.scheduler.store_answers else ["the database does not answer, or its kills are not merged"]
+        )
+        if not self.board.ready:
+            reasons.append("no flags are known yet")
+        return reasons
+
+    def metrics_text(self) -> bytes:
+        return self.metrics.render()
+
+    async def doctor(self) -> list[Check]:
+        return [*await self._check_database(), self._check_journal(), *await self._check_sources()]
+
+    async def _check_database(self) -> list[Check]:
+        where = "embedded PostgreSQL" if self.embedded else "PostgreSQL"
+        try:
+            sequence, _ = await self.store.audit_head()
+        except StoreUnavailable as error:
+            fix = "start the database; kills work meanwhile"
+            return [Check(name="database", ok=False, detail=f"{where}: {error}", fix=fix)]
+        return [Check(name="database", ok=True, detail=f"{where} answers; audit head {sequence}", fix="")]
+
+    def _check_journal(self) -> Check:
+        writable = os.access(self.journal.path, os.W_OK)
+        fix = "" if writable else f"make {self.journal.path} writable, or kills do not survive a restart"
+        return Check(name="journal", ok=writable, detail=str(self.journal.path), fix=fix)
+
+    async def _check_sources(self) -> list[Check]:
+        if not self.sources:
+            return [
+                Check(name="sources", ok=False, detail="none configured", fix="add [sources.NAME] to rampart.toml")
+            ]
+        return [Check(name=f"source {name}", ok=True, detail="configured", fix="") for name in self.sources]
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secret + "\n")
+
+
+class Server(uvicorn.Server):
+    """Ends the SDK streams first: uvicorn waits for open responses, and a stream never ends by itself."""
+
+    def __init__(self, config: uvicorn.Config, board: FlagBoard) -> None:
+        super().__init__(config)
+        self._board = board
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._board.close()
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code."""
+    telemetry.configure_logging(settings.server.log_level)
+    try:
+        uvicorn.Config(app="", loop="uvloop").setup_event_loop()
+        return asyncio.run(_serve(settings))
+    except SettingsError as error:
+        log.error("cannot_start", error=str(error))
+        return 2
+
+
+async def _serve(settings: Settings) -> int:
+    rampart = Rampart(settings)
+    host, _, port = settings.server.bind.rpartition(":")
+    app = api.create_app(rampart, delivery.handlers(rampart.board, rampart.sdk_keys, rampart.clock))
+    config = uvicorn.Config(
+        app, host=host, port=int(port), http="httptools", lifespan="off", log_config=None, access_log=False,
+        server_header=False, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = Server(config, rampart.board)
+    await rampart.start()
+    log.info("serving", bind=settings.server.bind, version=__version__, data=str(rampart.data))
+    try:
+        await server.serve()
+    finally:
+        await rampart.stop()
+    return 0 if server.started else 1
+
+
+def migrate(settings: Settings) -> int:
+    """Bring the database's schema up to date and stop. Returns the exit code."""
+    telemetry.configure_logging(settings.server.log_level)
+
+    async def run() -> None:
+        database = settings.database
+        url = secret_file(database.url_file) if database.url_file else database.url
+        if url:
+            await run_migrations(url)
+            return
+        embedded = EmbeddedPostgres(settings.data_path, bin_dir=database.bin_dir or None)
+        await run_migrations(await embedded.start())
+        await embedded.stop()
+
+    try:
+        asyncio.run(run())
+    except RampartError as error:
+        log.error("cannot_migrate", error=str(error))
+        return 2
+    return 0
