@@ -1,0 +1,76 @@
+"""What is wrong with a manifest, where, and what to write instead; and how that is printed."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+Severity = Literal["error", "warning"]
+
+
+class Span(Struct, frozen=True, order=True):
+    """1-based line and column of the first character, and how many characters to underline on that line."""
+
+    line: int
+    column: int
+    length: int = 1
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """One finding. `code` is stable, see docs/lint.md. `source_line` is the text of `line`."""
+
+    file: str
+    line: int
+    column: int
+    length: int
+    code: str
+    message: str
+    help: str = ""
+    severity: Severity = "error"
+    source_line: str = ""
+
+    @property
+    def order(self) -> tuple[str, int, int, str, str]:
+        return (self.file, self.line, self.column, self.code, self.message)
+
+
+def has_errors(problems: Iterable[Problem]) -> bool:
+    return any(problem.severity == "error" for problem in problems)
+
+
+def render(problem: Problem) -> str:
+    """`file:line:col: code message`, the source line, a caret line under the span, and the help."""
+    severity = "" if problem.severity == "error" else f" {problem.severity}:"
+    lines = [f"{problem.file}:{problem.line}:{problem.column}: {problem.code}{severity} {problem.message}"]
+    if problem.source_line.strip():
+        gutter = " " * max(len(str(problem.line)), 2)
+        lines += [f"{gutter} |", f"{problem.line:>{len(gutter)}}| {problem.source_line.rstrip()}"]
+        lines.append(f"{gutter} | {_indent(problem)}{'^' * _visible_length(problem)}")
+    if problem.help:
+        lines.append(f"   = help: {problem.help}")
+    return "\n".join(lines)
+
+
+def _indent(problem: Problem) -> str:
+    # A tab stays a tab, so that the caret stands under its character whatever the width of a tab is.
+    return "".join("\t" if char == "\t" else " " for char in problem.source_line[: problem.column - 1])
+
+
+def _visible_length(problem: Problem) -> int:
+    return max(1, min(problem.length, len(problem.source_line.rstrip()) - problem.column + 1))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` was most likely meant to be, or nothing."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(word.lower()[:100], lowered, n=1, cutoff=0.6)
+    return lowered[found[0]] if found else ""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    choices = list(known)
+    close = nearest(word, choices)
+    if close:
+        return f'did you mean "{close}"?'
+    return f"known: {', '.join(sorted(choices))}" if choices else ""
