@@ -101,7 +101,7 @@ class Commands:
             exposure, enabled = min(run.exposure, observed.effective_exposure), observed.enabled
         if run.turned_on and not enabled:
             raise Refused(
-                f"{run.id} cannot resume: the flag was turned off at the provider, and only a start turns a flag on",
+                f"{run.id} cannot resume: the flag is off at the provider, and only a start turns a flag on",
                 blocks=[f"rampart abandon {plan}, then rampart start {plan}"],
             )
         audience = run.audience and exposure > 0

@@ -18,7 +18,14 @@ from controller.errors import SettingsError
 ENV_PREFIX = "RAMPART_"
 # Variables of the command line and of the start-up that are not settings.
 NOT_SETTINGS = frozenset(
-    {"RAMPART_CONFIG", "RAMPART_URL", "RAMPART_TOKEN", "RAMPART_TOKEN_FILE", "RAMPART_ADMIN_TOKEN_FILE", "RAMPART_FAULT"}
+    {
+        "RAMPART_CONFIG",
+        "RAMPART_URL",
+        "RAMPART_TOKEN",
+        "RAMPART_TOKEN_FILE",
+        "RAMPART_ADMIN_TOKEN_FILE",
+        "RAMPART_FAULT",
+    }
 )
 
 

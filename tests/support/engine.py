@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from controller.telemetry import Metrics
 from msgspec.structs import replace
 
 from controller.access import Actor
@@ -34,7 +35,6 @@ from controller.lastknown import KnownFlag
 from controller.reconciler import Reconciler
 from controller.settings import EngineSettings
 from controller.store.memory import MemoryStore
-from controller.telemetry import Metrics
 from tests.support.rollouts import NOW, make_plan, make_policy, reading
 
 DANA = Actor(name="dana", scopes=SCOPES)

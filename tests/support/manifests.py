@@ -1,0 +1,78 @@
+# ruff: noqa: E501 - the YAML reads as people write it
+"""Manifests for tests against a real server: as people write them, with short durations."""
+
+POLICY = """\
+apiVersion: rampart/v1
+kind: GuardrailPolicy
+metadata: {{ name: quick }}
+spec:
+  params: {{ service: {{ required: true }} }}
+  source: {source}
+  every: {every}
+  window: {window}
+  staleAfter: {stale_after}
+  baseline: {{ from: control, fallback: before, before: {before} }}
+  metrics:
+    error_rate:
+      bad:   http_requests_total{{service="$service",flag="$flag",variation="$variation",cohort="share",code=~"5.."}}
+      total: http_requests_total{{service="$service",flag="$flag",variation="$variation",cohort="share"}}
+    latency_p95:
+      quantile: 0.95
+      unit: seconds
+      histogram: http_request_duration_seconds_bucket{{service="$service",flag="$flag",variation="$variation",cohort="share"}}
+  rules:
+    - {{ id: errors-high, if: error_rate > 1%, for: {pause_for}, then: pause }}
+    - {{ id: errors-jump, if: error_rate > 20%, for: {kill_for}, then: kill }}
+    - {{ id: p95-3x, if: latency_p95 > 3x baseline, floor: 20ms, for: {kill_for}, then: kill }}
+  minSample: {{ requests: 20 }}
+  noData: {{ after: 10m, then: pause }}
+  queryError: {{ after: 5m, then: hold }}
+"""
+
+PLAN = """\
+apiVersion: rampart/v1
+kind: RolloutPlan
+metadata: {{ name: {flag} }}
+spec:
+  flag: {{ provider: main, environment: production, key: {flag} }}
+  serve: {{ rollout: "on", fallback: "off" }}
+  audience:
+    always: [{{ name: staff, match: {{ email: {{ endsWith: "@acme.example" }} }} }}]
+  stages:
+    - {{ name: canary,   exposure: 1%,   bake: {bake} }}
+    - {{ name: early,    exposure: 10%,  bake: {bake} }}
+    - {{ name: half,     exposure: 50%,  bake: {bake} }}
+    - {{ name: everyone, exposure: 100%, bake: {bake} }}
+  guardrails:
+    - {{ policy: quick, with: {{ service: shop }} }}
+"""
+
+FLAG = """\
+apiVersion: rampart/v1
+kind: Flag
+metadata: {{ name: {flag} }}
+spec: {{ environment: production, key: {flag} }}
+"""
+
+
+def policy(source: str = "app", **changes: str) -> str:
+    values = {
+        "every": "200ms", "window": "1s", "stale_after": "1s", "before": "2s", "pause_for": "1s", "kill_for": "600ms",
+    }  # fmt: skip
+    return POLICY.format(source=source, **{**values, **changes})
+
+
+def plan(flag: str, bake: str = "1s") -> str:
+    return PLAN.format(flag=flag, bake=bake)
+
+
+def flag(key: str) -> str:
+    return FLAG.format(flag=key)
+
+
+def scrape_settings(*urls: str, every: float = 0.1) -> str:
+    targets = ", ".join(f'"{url}"' for url in urls)
+    return (
+        f'[sources.app]\nkind = "scrape"\ntargets = [{targets}]\nevery_seconds = {every}\ntimeout_seconds = 1.0\n'
+        "[engine]\npoll_seconds = 0.1\nlease_seconds = 2.0\n[database]\ntimeout_seconds = 2.0\n"
+    )
