@@ -1,0 +1,354 @@
+"""What people write: check it offline, compare it with the server, hand it over."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from controller.cli.connection import Connection, Finding, ServerRefusal, Unreachable
+from controller.cli.exits import Exit, Failure
+from controller.cli.options import ListByDefault, note_option, output_choice, output_option, server_option
+from controller.cli.terminal import present, say, show, show_json, table
+from controller.domain.catalogue import FlagConfig
+from controller.domain.plan import API_VERSION
+from controller.domain.status import ApplyResult, Change
+
+if TYPE_CHECKING:
+    from controller.manifests.problem import Problem
+
+SUFFIXES = tuple(f".{kind}.{end}" for kind in ("rollout", "policy", "flag") for end in ("yaml", "yml"))
+MAX_BYTES = 256 * 1024
+SCHEMA_FOLDER = Path("docs/schema")
+
+paths_argument = click.argument(
+    "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True)
+)
+
+
+def collect(paths: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Each file with its name as given; of a folder all manifests below it; `-` is stdin.
+
+    At most one byte more than a manifest may have is read: enough to refuse it.
+    """
+    files = []
+    for path in paths:
+        if path == "-":
+            files.append(("stdin", sys.stdin.buffer.read(MAX_BYTES + 1)))
+            continue
+        found = _below(Path(path)) if Path(path).is_dir() else [Path(path)]
+        if not found:
+            raise Failure(
+                f"{path} holds no manifest", Exit.USAGE, hint=f"their names end in {', '.join(SUFFIXES[::2])}"
+            )
+        files += [(str(one), _read(one)) for one in found]
+    return files
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES) and path.is_file())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}", Exit.USAGE) from error
+
+
+# — offline —
+
+
+@click.command()
+@paths_argument
+@output_choice("text", "json", "concise")
+def lint(paths: tuple[str, ...], output: str) -> int:
+    """Check manifests without a server.
+
+    Every problem is shown with its place and what to write instead.
+
+    Of a folder every *.rollout.yaml, *.policy.yaml and *.flag.yaml is read; - is stdin. Exits with 1 when there is
+    an error; warnings alone exit with 0. The codes are explained in docs/lint.md.
+
+    \b
+    Example:
+      rampart lint policies/
+    """
+    # Here and not above: the YAML and PromQL parsers cost more time than a kill may take.
+    from controller.manifests.lint import lint as check  # noqa: PLC0415
+
+    files = collect(paths)
+    problems = check(files)
+    _show_problems(problems, output)
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    say(f"{_count(errors, 'error')}, {_count(warnings, 'warning')} in {_count(len(files), 'file')}")
+    return Exit.FINDING if errors else Exit.OK
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _show_problems(problems: Sequence["Problem"], output: str) -> None:
+    from controller.manifests.problem import render  # noqa: PLC0415 - as above
+
+    if output == "json":
+        show_json(msgspec.json.encode(problems))
+    elif output == "concise":
+        show(f"{one.file}:{one.line}:{one.column}: {one.code} {one.message}" for one in problems)
+    else:
+        show(render(problem) for problem in problems)
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["RolloutPlan", "GuardrailPolicy", "Flag"]), required=False)
+@click.option("--write", is_flag=True, help=f"Write all of them into {SCHEMA_FOLDER}/ here.")
+def schema(kind: str | None, write: bool) -> int:
+    """Print the JSON Schema of a kind, for editors and CI.
+
+    \b
+    Example:
+      rampart schema RolloutPlan > rolloutplan.json
+    """
+    from controller.manifests.loader import KINDS  # noqa: PLC0415 - as above
+    from controller.manifests.schema import schema_for  # noqa: PLC0415 - as above
+
+    if write:
+        SCHEMA_FOLDER.mkdir(parents=True, exist_ok=True)
+        for name in [kind] if kind else KINDS:
+            target = SCHEMA_FOLDER / f"{name.lower()}.json"
+            target.write_bytes(_document(schema_for(name)) + b"\n")
+            say(f"wrote {target}")
+        return Exit.OK
+    if kind is None:
+        raise click.UsageError(f"name a kind ({', '.join(KINDS)}), or give --write")
+    click.echo(_document(schema_for(kind)))
+    return Exit.OK
+
+
+def _document(value: dict[str, Any]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2)
+
+
+# — with the server —
+
+
+@click.command()
+@paths_argument
+@server_option
+@output_option
+def diff(paths: tuple[str, ...], server: Connection, output: str) -> int:
+    """Show what apply would change. Exits with 1 when there is a difference.
+
+    \b
+    Example:
+      rampart diff checkout-v2.rollout.yaml
+    """
+    result = _handed_over(server, collect(paths), output, dry_run=True)
+    if output == "text":
+        say(_count(len(result.changes), "change") if result.changes else "no difference")
+    return Exit.FINDING if result.changes else Exit.OK
+
+
+@click.command()
+@paths_argument
+@click.option("--adopt", is_flag=True, help="Also move running runs to what is applied; their bake starts anew.")
+@click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+@note_option
+@server_option
+@output_option
+def apply(paths: tuple[str, ...], adopt: bool, dry_run: bool, note: str, server: Connection, output: str) -> int:
+    """Hand manifests over to the server, all or none. Starts nothing.
+
+    A running run stays on the revisions it began with, unless --adopt is given. Exits with 1 when the manifests
+    have problems, 4 when a provider cannot represent them.
+
+    \b
+    Example:
+      rampart apply web-service.policy.yaml checkout-v2.rollout.yaml
+    """
+    files = collect(paths)
+    result = _handed_over(server, files, output, dry_run=dry_run, adopt=adopt, note=note)
+    if output == "text":
+        _tell_applied(result, dry_run)
+    return Exit.OK
+
+
+def _tell_applied(result: ApplyResult, dry_run: bool) -> None:
+    if not result.changes:
+        say("nothing changed")
+    elif dry_run:
+        say("dry run: nothing was applied")
+    else:
+        say("applied: " + ", ".join(f"{name} revision {number}" for name, number in result.revisions.items()))
+    if result.pinned_runs:
+        say(f"still on earlier revisions: {', '.join(result.pinned_runs)}; move with --adopt")
+
+
+def _handed_over(
+    server: Connection, files: Sequence[tuple[str, bytes]], output: str, **how: object
+) -> ApplyResult:
+    texts = [{"name": name, "text": _text(name, content)} for name, content in files]
+    try:
+        answer = server.post("manifests", body={"files": texts, **how})
+    except ServerRefusal as refusal:
+        raise _with_carets(refusal, {str(one["name"]): str(one["text"]) for one in texts}) from refusal
+    except Unreachable as failure:
+        if failure.sent:
+            failure.hint = "whether it was applied is unknown; compare: rampart diff FILE..."
+        raise
+    result = present(answer, output, ApplyResult, _change_lines_of)
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    return result
+
+
+def _text(name: str, content: bytes) -> str:
+    if len(content) > MAX_BYTES:
+        raise Failure(f"{name} is larger than a manifest may be (256 KiB)", Exit.FINDING)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Failure(f"{name} is not UTF-8: byte {error.start} is wrong", Exit.FINDING) from error
+
+
+def _with_carets(refusal: ServerRefusal, texts: dict[str, str]) -> Failure:
+    """The server's findings as lint shows them; the source line is ours when the server sent none."""
+    findings = [finding for finding in refusal.problem.problems if finding.file]
+    if not findings:
+        return refusal
+    from controller.manifests.problem import Problem, render  # noqa: PLC0415 - only when there is something to show
+
+    for finding in findings:
+        fields = {name: value for name, value in msgspec.structs.asdict(finding).items() if name != "path"}
+        say(render(Problem(**(fields | {"source_line": finding.source_line or _line(finding, texts)}))))
+    return Failure(refusal.problem.detail, refusal.code)
+
+
+def _line(finding: Finding, texts: dict[str, str]) -> str:
+    lines = texts.get(finding.file, "").splitlines()
+    return lines[finding.line - 1] if 0 < finding.line <= len(lines) else ""
+
+
+def _change_lines_of(result: ApplyResult) -> Iterable[str]:
+    return change_lines(result.changes)
+
+
+def change_lines(changes: Sequence[Change]) -> Iterable[str]:
+    for (kind, name), group in groupby(changes, key=lambda change: (change.kind, change.name)):
+        yield click.style(f"{kind} {name}", bold=True)
+        yield from (_change_line(change) for change in group)
+
+
+def _change_line(change: Change) -> str:
+    note = f"   ! {change.note}" if change.note else ""
+    path = change.path or "(the whole document)"
+    if change.before is None:
+        after = f"   {_value(change.after)}" if change.path else ""
+        return click.style(f"  + {path}{after}{note}", fg="green")
+    if change.after is None:
+        return click.style(f"  - {path}   {_value(change.before)}{note}", fg="red")
+    return click.style(f"  ~ {path}   {_value(change.before)} → {_value(change.after)}{note}", fg="yellow")
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+# — flags —
+
+
+@click.group(cls=ListByDefault)
+def flag() -> None:
+    """Flags of the built-in provider.
+
+    \b
+    Example:
+      rampart flag create checkout-v2 --environment production
+    """
+
+
+@flag.command("list")
+@server_option
+@output_option
+def flag_list(server: Connection, output: str) -> int:
+    """List the built-in flags.
+
+    \b
+    Example:
+      rampart flag list
+    """
+    present(server.get("flags"), output, list[FlagConfig], _flag_table)
+    return Exit.OK
+
+
+def _flag_table(flags: Sequence[FlagConfig]) -> list[str]:
+    rows = [
+        [one.environment, one.key, ", ".join(f"{name}={_value(value)}" for name, value in one.variations.items())]
+        for one in flags
+    ]
+    return table(("ENVIRONMENT", "FLAG", "VARIATIONS"), rows)
+
+
+@flag.command("create")
+@click.argument("key")
+@click.option("--environment", metavar="NAME", required=True, help="The environment it lives in.")
+@click.option(
+    "--variation",
+    "variations",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A variation and its JSON value; may be repeated. Default: on=true off=false.",
+)
+@click.option("--off", metavar="NAME", help="The variation an off flag serves. Default: off, else the last one.")
+@note_option
+@server_option
+@output_option
+def flag_create(
+    key: str,
+    environment: str,
+    variations: tuple[str, ...],
+    off: str | None,
+    note: str,
+    server: Connection,
+    output: str,
+) -> int:
+    """Create a built-in flag in one environment. It begins off.
+
+    \b
+    Example:
+      rampart flag create checkout-v2 --environment production --variation on=true --variation off=false
+    """
+    manifest = flag_manifest(key, environment, dict(_variation(text) for text in variations), off)
+    files = [(f"{key}.flag.yaml", _document(manifest))]
+    result = _handed_over(server, files, output, dry_run=False, note=note)
+    if output == "text":
+        _tell_applied(result, dry_run=False)
+    return Exit.OK
+
+
+def _variation(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise click.BadParameter(f'"{text}" is not NAME=VALUE, as in on=true', param_hint="--variation")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name, value
+
+
+def flag_manifest(key: str, environment: str, variations: dict[str, Any], off: str | None) -> dict[str, Any]:
+    """The document that `rampart apply` would take; a plain word as a value is a string."""
+    spec: dict[str, Any] = {"environment": environment, "key": key}
+    if variations:
+        spec["variations"] = variations
+        spec["off"] = off or ("off" if "off" in variations else list(variations)[-1])
+    elif off:
+        spec["off"] = off
+    name = key.lower().strip("._-")[:100].rstrip("._-")
+    return {"apiVersion": API_VERSION, "kind": "Flag", "metadata": {"name": name}, "spec": spec}

@@ -1,0 +1,270 @@
+"""What the server answered, as lines for people. Pure: `now` is an argument, styles are part of the text."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import click
+
+from controller.cli.terminal import table
+from controller.domain.quantities import duration_text, exposure_text
+from controller.domain.rollout import Block, Phase
+from controller.domain.status import (
+    Check,
+    Explanation,
+    KillReceipt,
+    KillStatus,
+    PlanSummary,
+    RuleStatus,
+    RunStatus,
+    StageStatus,
+)
+from controller.domain.wording import quantity
+
+PHASES: dict[Phase, tuple[str, str]] = {
+    "pending": ("◌", "cyan"),
+    "progressing": ("▶", "blue"),
+    "paused": ("⏸", "yellow"),
+    "completed": ("✔", "green"),
+    "killed": ("✖", "red"),
+    "abandoned": ("■", "magenta"),
+}
+VERDICTS: dict[str, tuple[str, str]] = {
+    "pass": ("✔ ok", "green"),
+    "breach": ("✖ breach", "red"),
+    "too_few": ("◌ too few requests", "yellow"),
+    "no_data": ("? no data", "yellow"),
+    "error": ("! not measurable", "yellow"),
+    "inconclusive": ("~ inconclusive", "yellow"),
+    "not_applicable": ("– not applicable", "white"),
+}
+FINAL: frozenset[Phase] = frozenset({"completed", "killed", "abandoned"})
+
+_COMPARISON = re.compile(r"(?P<operator>[<>]=?)\s*(?:(?P<multiple>[\d.]+x) baseline)?")
+
+
+def phase_text(phase: Phase) -> str:
+    icon, colour = PHASES[phase]
+    return click.style(f"{icon} {phase.upper()}", fg=colour, bold=True)
+
+
+def clock(at: datetime) -> str:
+    return f"{at:%H:%M:%S} UTC"
+
+
+def day_and_clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def age(at: datetime, now: datetime) -> str:
+    # The server's clock may be ahead of ours.
+    return f"{duration_text(max(round((now - at).total_seconds()), 0)) or '0s'} ago"
+
+
+# — status —
+
+
+def status_screen(run: RunStatus, now: datetime) -> list[str]:
+    lines = [_header(run), *_identity(run, now), _exposure(run, now), _stages(run.stages)]
+    if run.rules:
+        lines += ["", *rule_table(run.rules)]
+    lines += ["", f"reason    {run.reason or 'no decision yet'}"]
+    lines += _waiting(run.blocks, now)
+    lines += [line for kill in run.kills for line in kill_lines(kill)]
+    return lines
+
+
+def _header(run: RunStatus) -> str:
+    parts = [click.style(run.id, bold=True), run.flag.environment, phase_text(run.phase)]
+    if run.mode == "observe":
+        parts.append(click.style("OBSERVING: nothing is written to the flag", fg="cyan"))
+    if run.stage >= 0:
+        parts.append(f"stage {run.stage + 1}/{len(run.stages)} {run.stages[run.stage].name}")
+    return "   ".join([*parts, _movement(run)])
+
+
+def _movement(run: RunStatus) -> str:
+    here = exposure_text(run.desired_exposure)
+    if run.next_exposure is None:
+        return here
+    target = f"{here} → {exposure_text(run.next_exposure)}"
+    if run.next_in_seconds is not None:
+        target += f" in {duration_text(run.next_in_seconds) if run.next_in_seconds >= 1 else 'a moment'}"
+    following = next((stage for stage in run.stages if stage.exposure == run.next_exposure), None)
+    return target + ("  (needs approval)" if following and following.needs_approval else "")
+
+
+def _identity(run: RunStatus, now: datetime) -> list[str]:
+    facts = [str(run.flag), f"plan revision {run.plan_revision} by {run.author}", f"started by {run.started_by}"]
+    facts.append(age(run.created_at, now) if run.ended_at is None else f"ended {day_and_clock(run.ended_at)}")
+    if run.owner:
+        facts.append(f"owner {run.owner}")
+    lines = [f"flag      {'   '.join(facts)}"]
+    if run.links:
+        lines.append("links     " + "   ".join(f"{name} {target}" for name, target in run.links.items()))
+    return lines
+
+
+def _exposure(run: RunStatus, now: datetime) -> str:
+    return f"exposure  desired {exposure_text(run.desired_exposure)}   provider {_observed(run, now)}"
+
+
+def _observed(run: RunStatus, now: datetime) -> str:
+    if run.observed_exposure is None or run.observed_at is None:
+        return click.style("? unknown: it could not be read", fg="yellow")
+    shown = exposure_text(run.observed_exposure) if run.observed_enabled else "off"
+    when = f"read back {age(run.observed_at, now)}"
+    if run.observed_exposure == run.desired_exposure and run.confirmed:
+        return f"{shown} {click.style('✔', fg='green')} {when}"
+    if run.observed_exposure == run.desired_exposure:
+        return f"{shown} {click.style('◌ not confirmed yet', fg='yellow')}, {when}"
+    return f"{shown} {click.style('≠ differs', fg='red', bold=True)}, {when}"
+
+
+def _stages(stages: Sequence[StageStatus]) -> str:
+    return "stages    " + "    ".join(_stage(number, stage) for number, stage in enumerate(stages, 1))
+
+
+def _stage(number: int, stage: StageStatus) -> str:
+    title = f"{number} {stage.name} {exposure_text(stage.exposure)}"
+    bake = duration_text(stage.bake_seconds)
+    if stage.state == "done":
+        return f"{title} {click.style('✔', fg='green')}"
+    if stage.state == "current":
+        baked = duration_text(stage.baked_seconds) if stage.baked_seconds >= 1 else "0s"
+        return click.style(f"{title} ▶ {baked}/{bake}", bold=True)
+    gate = ", approval" if stage.needs_approval else ""
+    return click.style(f"{title} ◌ {bake}{gate}", dim=True)
+
+
+def _waiting(blocks: Iterable[Block], now: datetime) -> list[str]:
+    lines = [f"          · {block.code}: {block.text}{_clears(block, now)}" for block in blocks]
+    return [lines[0].replace("         ", "waits for", 1), *lines[1:]] if lines else []
+
+
+def _clears(block: Block, now: datetime) -> str:
+    if block.clears_at is None:
+        return ""
+    left = (block.clears_at - now).total_seconds()
+    distance = f", in {duration_text(left)}" if left >= 1 else ""
+    return f" (earliest {day_and_clock(block.clears_at)}{distance})"
+
+
+# — rules —
+
+
+def rule_table(rules: Sequence[RuleStatus]) -> list[str]:
+    several = len({rule.policy for rule in rules}) > 1
+    head = ("RULE", "NOW", "LIMIT", "BASELINE", "SAMPLE", "FOR", "THEN", "VERDICT")
+    return table(head, [_rule_row(rule, several) for rule in rules])
+
+
+def _rule_row(rule: RuleStatus, several: bool) -> list[str]:
+    words, colour = VERDICTS[rule.outcome]
+    verdict = click.style(words, fg=colour, bold=rule.outcome == "breach")
+    if rule.detail and rule.outcome != "pass":
+        verdict += f": {rule.detail}"
+    return [
+        f"{rule.policy}/{rule.rule}" if several else rule.rule,
+        quantity(rule.value, rule.unit),
+        limit_text(rule),
+        quantity(rule.baseline, rule.unit),
+        "–" if rule.sample is None else f"{rule.sample:,.0f} req".replace(",", " "),
+        _for_text(rule),
+        rule.then.replace("_", " ") if rule.enforced else f"({rule.then.replace('_', ' ')}: observed only)",
+        verdict,
+    ]
+
+
+def limit_text(rule: RuleStatus) -> str:
+    """`> 1 %`; for a multiple of the baseline `> 620 ms (2x)`; the condition itself while the limit is unknown."""
+    found = _COMPARISON.search(rule.condition)
+    if found is None or rule.limit is None:
+        return rule.condition
+    multiple = f" ({found['multiple']})" if found["multiple"] else ""
+    return f"{found['operator']} {quantity(rule.limit, rule.unit)}{multiple}"
+
+
+def _for_text(rule: RuleStatus) -> str:
+    if not rule.for_seconds:
+        return "at once"
+    breached = duration_text(rule.breached_seconds) if rule.breached_seconds >= 1 else "–"
+    return f"{breached} of {duration_text(rule.for_seconds)}"
+
+
+def explanation_lines(explanation: Explanation) -> list[str]:
+    lines = explanation.text.splitlines()
+    return [*lines, "", *rule_table(explanation.rules)] if explanation.rules else lines
+
+
+# — kills —
+
+
+def kill_lines(kill: KillStatus) -> list[str]:
+    confirmed = f"✔ read back off {day_and_clock(kill.confirmed_at)}" if kill.confirmed_at else unconfirmed_text()
+    return [
+        click.style(f"killed    {kill.flag} by {kill.actor} {day_and_clock(kill.accepted_at)}", fg="red"),
+        f"          {kill.reason}",
+        f"          {confirmed}   kill id {kill.kill_id}",
+    ]
+
+
+def unconfirmed_text() -> str:
+    return click.style("✖ UNCONFIRMED — being retried; do not assume that it is off", fg="red", bold=True)
+
+
+def receipt_lines(receipts: Sequence[KillReceipt]) -> list[str]:
+    return [line for receipt in receipts for line in _receipt(receipt)]
+
+
+def _receipt(receipt: KillReceipt) -> list[str]:
+    title = f"{receipt.flag}   kill id {receipt.kill_id}" + (f"   ends {receipt.run}" if receipt.run else "")
+    ticks = [f"{click.style('✔', fg='green')} accepted {clock(receipt.accepted_at)}"]
+    if receipt.provider_updated_at:
+        updated = f"provider updated {clock(receipt.provider_updated_at)}"
+        ticks.append(f"{click.style('✔', fg='green')} {updated}")
+    if receipt.confirmed_at:
+        took = (receipt.confirmed_at - receipt.accepted_at).total_seconds()
+        ticks.append(f"{click.style('✔', fg='green')} read back off {clock(receipt.confirmed_at)}")
+        ticks.append(f"({duration_text(took)})")
+    lines = [click.style(title, bold=True), "  " + "   ".join(ticks)]
+    if receipt.replicas:
+        lines.append(f"  reached {', '.join(receipt.replicas)}")
+    if receipt.confirmed_at is None:
+        lines.append(f"  {unconfirmed_text()}")
+    if not receipt.durable:
+        warning = "! the journal could not be written: a restart before the database has it may forget this kill"
+        lines.append("  " + click.style(warning, fg="red"))
+    return lines
+
+
+# — the rest —
+
+
+def plan_table(plans: Sequence[PlanSummary]) -> list[str]:
+    head = ("PLAN", "ENVIRONMENT", "FLAG", "RUN", "PHASE", "STAGE", "DESIRED", "OBSERVED", "REASON")
+    return table(head, [_plan_row(plan) for plan in plans])
+
+
+def _plan_row(plan: PlanSummary) -> list[str]:
+    return [
+        plan.plan,
+        plan.flag.environment,
+        plan.flag.key,
+        plan.run or "–",
+        phase_text(plan.phase) if plan.phase else "–",
+        plan.stage,
+        exposure_text(plan.desired_exposure),
+        "–" if plan.observed_exposure is None else exposure_text(plan.observed_exposure),
+        plan.reason,
+    ]
+
+
+def check_lines(checks: Sequence[Check]) -> list[str]:
+    lines = []
+    for check in checks:
+        mark = click.style("✔", fg="green") if check.ok else click.style("✖", fg="red", bold=True)
+        lines.append(f"{mark} {check.name}: {check.detail}")
+        if check.fix and not check.ok:
+            lines.append(f"    → {check.fix}")
+    return lines

@@ -1,0 +1,108 @@
+"""Commands that are the server, or ask after it. The server's modules load inside the command that needs them."""
+
+import click
+import msgspec
+
+from controller import __version__, settings
+from controller.cli.connection import Connection, Unreachable
+from controller.cli.exits import Exit
+from controller.cli.options import config_option, output_option, server_option
+from controller.cli.screens import check_lines
+from controller.cli.terminal import present, say, show, show_json
+from controller.domain.status import Check
+
+VERSION_SECONDS = 2.0
+
+
+@click.command()
+@config_option
+def serve(config: str | None) -> int:
+    """Run the server.
+
+    Needs no settings: without a database URL it runs its own PostgreSQL in the data directory, and it listens on
+    127.0.0.1:8400. Every setting is also a variable, as in RAMPART_SERVER__BIND=127.0.0.1:9000.
+
+    \b
+    Example:
+      rampart serve --config rampart.toml
+    """
+    from controller.app import serve as run_server  # noqa: PLC0415 - the server is not loaded for anything else
+
+    return run_server(settings.load(config))
+
+
+@click.command()
+@config_option
+def migrate(config: str | None) -> int:
+    """Bring the database to this version.
+
+    serve does the same at its start.
+
+    \b
+    Example:
+      rampart migrate --config rampart.toml
+    """
+    from controller.app import migrate as run_migrations  # noqa: PLC0415 - as above
+
+    return run_migrations(settings.load(config))
+
+
+@click.command()
+@click.option("--fast", is_flag=True, help="Shorter stages: about a minute in all.")
+@click.option(
+    "--exit", "exit_", is_flag=True, help="Stop at the end; exits with 0 only if both went as they should."
+)
+@click.option("--keep-data", is_flag=True, help="Leave the temporary directory for a look afterwards.")
+def demo(fast: bool, exit_: bool, keep_data: bool) -> int:
+    """Watch one good release reach 100 %, and a bad one being killed. Needs nothing else.
+
+    Starts its own PostgreSQL, server and a toy shop gated by a real SDK, all on loopback and in a temporary
+    directory.
+
+    \b
+    Example:
+      rampart demo --fast --exit
+    """
+    from controller.demo import run  # noqa: PLC0415 - as above
+
+    return run(fast=fast, exit=exit_, keep_data=keep_data)
+
+
+@click.command()
+@server_option
+@output_option
+def doctor(server: Connection, output: str) -> int:
+    """Check the server and all it depends on. Exits with 1 when something is wrong.
+
+    \b
+    Example:
+      rampart doctor
+    """
+    checks = present(server.get("doctor"), output, list[Check], check_lines)
+    return Exit.OK if all(check.ok for check in checks) else Exit.FINDING
+
+
+class VersionAnswer(msgspec.Struct, frozen=True):
+    version: str
+
+
+@click.command()
+@server_option
+@output_option
+def version(server: Connection, output: str) -> int:
+    """Show the versions of this command and of the server.
+
+    \b
+    Example:
+      rampart version
+    """
+    try:
+        there = server.within(VERSION_SECONDS).get("version").decode(VersionAnswer).version
+    except Unreachable as failure:
+        there = None
+        say(str(failure))
+    if output == "json":
+        show_json(msgspec.json.encode({"client": __version__, "server": there}))
+    else:
+        show([f"rampart {__version__}", f"server  {there or 'unreachable'}"])
+    return Exit.OK
