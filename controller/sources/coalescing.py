@@ -24,7 +24,7 @@ ALL_BUCKETS = Matcher(BUCKET_LABEL, "=", "+Inf")
 QUESTIONS_KEPT = 32_768
 
 
-class Template(Struct, frozen=True, cache_hash=True):
+class Template(Struct, frozen=True, cache_hash=True, gc=False):
     """What terms share that are asked together. `labels` are the names of the equality labels, in order."""
 
     kind: Kind
@@ -34,21 +34,21 @@ class Template(Struct, frozen=True, cache_hash=True):
     window_seconds: float
 
 
-class Term(Struct, frozen=True, cache_hash=True):
+class Term(Struct, frozen=True, cache_hash=True, gc=False):
     """One number (or one set of buckets) to be had from a source; `values` go with the template's labels."""
 
     template: Template
     values: Values
 
 
-class Batch(Struct, frozen=True):
+class Batch(Struct, frozen=True, gc=False):
     """Terms of one template that one query answers."""
 
     template: Template
     members: tuple[Values, ...]
 
 
-class Failure(Struct, frozen=True):
+class Failure(Struct, frozen=True, gc=False):
     """Why there is no answer, for a person to read."""
 
     text: str
@@ -62,13 +62,13 @@ Answers = Mapping[Key, Found | Failure]
 Sample = tuple[Mapping[str, str], float]
 
 
-class RatioTerms(Struct, frozen=True):
+class RatioTerms(Struct, frozen=True, gc=False):
     bad: Term
     total: Term
     freshness: Term
 
 
-class QuantileTerms(Struct, frozen=True):
+class QuantileTerms(Struct, frozen=True, gc=False):
     buckets: Term
     freshness: Term
 

@@ -1,8 +1,10 @@
 """Measurements from Prometheus' HTTP API, coalesced: one evaluation time and one deadline for the whole batch."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import aiohttp
 import structlog
@@ -13,17 +15,21 @@ from controller.errors import SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import PrometheusSourceSettings, secret_file
 from controller.sources import addresses, coalescing, query_api
-from controller.sources.coalescing import Answers, Failure, Plan, Query, Sample
+from controller.sources.coalescing import Answers, Failure, Found, Key, Plan, Query, Sample
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
-# Larger answers are decoded in a thread, so that the event loop stays free.
+# Larger answers are decoded in the worker, so that the event loop stays free.
 SMALL_BODY_BYTES = 16 * 1024
 HTTP_OK = 200
 SHOWN_CHARACTERS = 400
 REASONS_LOGGED = 3
 # Anything shorter is no secret, and hiding it would make holes in every sentence.
 SHORTEST_SECRET = 4
+
+# Answers of one query.
+PartialAnswers = dict[Key, Found | Failure]
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -50,7 +56,10 @@ class PrometheusSource:
         self._address = addresses.parse(settings.url, f"sources.{name}.url")
         self._endpoint = self._address.url.with_query(None) / "api/v1/query"
         self._permits = asyncio.Semaphore(settings.max_concurrency)
+        # One thread: several would take turns with each other instead of with the event loop.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prometheus-{name}")
         self._session: aiohttp.ClientSession | None = None
+        self._reasons: set[str] = set()
         self._last: tuple[frozenset[Question], Plan] | None = None
 
     @property
@@ -64,71 +73,80 @@ class PrometheusSource:
         """All answers within `timeout_seconds`; a query that has none by then fails alone."""
         if not questions:
             return {}
-        plan = await self._plan(frozenset(questions))
+        plan = await self._in_worker(lambda: self._plan(frozenset(questions)))
         try:
             login = await asyncio.to_thread(self._login)
         except SettingsError as error:
-            failed = {key: Failure(str(error)) for asked in plan.queries for key in coalescing.keys(asked)}
-            return await asyncio.to_thread(coalescing.readings, plan, failed)
+            failure = Failure(str(error))
+            failed = [_all_failed(asked, failure) for asked in plan.queries]
+            return await self._in_worker(lambda: self._concluded(plan, failed))
         at = round(self._clock.now().timestamp(), 3)
         deadline = asyncio.get_running_loop().time() + self._settings.timeout_seconds
         parts = await asyncio.gather(*(self._answer(asked, at, deadline, login) for asked in plan.queries))
-        answers = {key: answer for part in parts for key, answer in part.items()}
-        self._log_failures(answers)
-        return await asyncio.to_thread(coalescing.readings, plan, answers)
+        return await self._in_worker(lambda: self._concluded(plan, parts))
 
     async def close(self) -> None:
         if self._session:
             await self._session.close()
             self._session = None
+        self._worker.shutdown(wait=False)
 
-    async def _plan(self, questions: frozenset[Question]) -> Plan:
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def _plan(self, questions: frozenset[Question]) -> Plan:
         # The same rollouts ask the same questions every tick.
         if self._last is None or self._last[0] != questions:
-            plan = await asyncio.to_thread(coalescing.plan, questions, self._settings.flags_per_query)
-            self._last = (questions, plan)
-            return plan
+            self._last = (questions, coalescing.plan(questions, self._settings.flags_per_query))
         return self._last[1]
 
-    async def _answer(self, asked: Query, at: float, deadline: float, login: Login) -> Answers:
+    def _concluded(self, plan: Plan, parts: Sequence[PartialAnswers]) -> Mapping[Question, Reading]:
+        answers = {key: answer for part in parts for key, answer in part.items()}
+        self._log_failures(answers)
+        return coalescing.readings(plan, answers)
+
+    async def _answer(self, asked: Query, at: float, deadline: float, login: Login) -> PartialAnswers:
         """What one query says about each of its terms. A fault is an answer, too: of this query only."""
         try:
-            async with asyncio.timeout_at(deadline), self._permits:
-                body = await self._fetch(asked, at, deadline, login)
+            body = await self._fetch(asked, at, deadline, login)
             if len(body.content) <= SMALL_BODY_BYTES:
                 return _understood(asked, body, at)
-            return await asyncio.to_thread(_understood, asked, body, at)
-        except TimeoutError:
-            reason = f"no answer within {self._settings.timeout_seconds:g} s"
-        except aiohttp.ClientConnectorCertificateError:
-            reason = "cannot connect: its certificate is not trusted"
-        except aiohttp.ClientConnectorError as error:
-            reason = f"cannot connect: {error.strerror or 'no host answers at this address'}"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # The text of these may hold the address with its credentials; the type is enough.
-            reason = f"the connection broke ({type(error).__name__})"
+            return await self._in_worker(lambda: _understood(asked, body, at))
         except SourceUnavailable as error:
-            reason = str(error)
-        failure = Failure(f"{self._name} at {self._endpoint.origin()}: {_shown(reason, login.secrets)}")
-        return dict.fromkeys(coalescing.keys(asked), failure)
+            reason = _shown(str(error), login.secrets)
+            return _all_failed(asked, Failure(f"{self._name} at {self._endpoint.origin()}: {reason}"))
 
     def _log_failures(self, answers: Answers) -> None:
+        """Only what changed: the same failure comes back every tick."""
         reasons = {answer.text for answer in answers.values() if isinstance(answer, Failure)}
-        if reasons:
+        if reasons and reasons != self._reasons:
             log.warning("source_failed", source=self._name, reasons=sorted(reasons)[:REASONS_LOGGED])
+        elif self._reasons and not reasons:
+            log.info("source_recovered", source=self._name)
+        self._reasons = reasons
 
     async def _fetch(self, asked: Query, at: float, deadline: float, login: Login) -> Body:
+        """Raises SourceUnavailable, with text that holds neither the address nor what was sent."""
         query = asked.query if isinstance(asked, QueryQuestion) else coalescing.promql(asked)
-        left = max(1, round((deadline - asyncio.get_running_loop().time()) * 1000))
-        form = {"query": query, "time": f"{at:.3f}", "timeout": f"{left}ms"}
-        # A redirect would carry the headers, secrets among them, to wherever it points.
-        async with self._http().post(
-            self._endpoint, data=form, headers=login.headers, allow_redirects=False
-        ) as response:
-            content = await _read(response)
-            if response.status != HTTP_OK:
-                raise SourceUnavailable(query_api.refusal(response.status, response.content_type, content))
-            return Body(content, max(0.0, _date(response, at) - at))
+        try:
+            async with asyncio.timeout_at(deadline), self._permits:
+                left = max(1, round((deadline - asyncio.get_running_loop().time()) * 1000))
+                form = {"query": query, "time": f"{at:.3f}", "timeout": f"{left}ms"}
+                # A redirect would carry the headers, secrets among them, to wherever it points.
+                async with self._http().post(
+                    self._endpoint, data=form, headers=login.headers, allow_redirects=False
+                ) as response:
+                    return await _read(response, at)
+        except TimeoutError as error:
+            raise SourceUnavailable(f"no answer within {self._settings.timeout_seconds:g} s") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise SourceUnavailable("cannot connect: its certificate is not trusted") from error
+        except aiohttp.ClientConnectorError as error:
+            reason = error.strerror or "no host answers at this address"
+            raise SourceUnavailable(f"cannot connect: {reason}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # Their text may hold the address or a header; the type is enough. ValueError: a header with a newline.
+            raise SourceUnavailable(f"the connection broke ({type(error).__name__})") from error
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -152,7 +170,11 @@ class PrometheusSource:
         return Login(headers, tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET))
 
 
-def _understood(asked: Query, body: Body, at: float) -> Answers:
+def _all_failed(asked: Query, failure: Failure) -> PartialAnswers:
+    return dict.fromkeys(coalescing.keys(asked), failure)
+
+
+def _understood(asked: Query, body: Body, at: float) -> PartialAnswers:
     samples = query_api.samples(body.content, at)
     if isinstance(asked, QueryQuestion):
         return {asked: [("", value) for _, value in samples]}
@@ -166,13 +188,15 @@ def _aged(samples: list[Sample], seconds: float) -> list[Sample]:
     return [(labels, age + seconds) for labels, age in samples]
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, at: float) -> Body:
     content = bytearray()
     async for chunk in response.content.iter_chunked(CHUNK_BYTES):
         content += chunk
         if len(content) > MAX_BODY_BYTES:
             raise SourceUnavailable(f"the answer is larger than {MAX_BODY_BYTES // 1024**2} MiB")
-    return bytes(content)
+    if response.status != HTTP_OK:
+        raise SourceUnavailable(query_api.refusal(response.status, response.content_type, content))
+    return Body(bytes(content), max(0.0, _date(response, at) - at))
 
 
 def _date(response: aiohttp.ClientResponse, otherwise: float) -> float:

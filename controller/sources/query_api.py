@@ -28,13 +28,15 @@ class Envelope(Struct, frozen=True, rename="camel"):
     infos: list[str] = []
 
 
-class Series(Struct, frozen=True):
+class Series(Struct, frozen=True, gc=False):
     """`value` is absent for a native histogram."""
 
     metric: dict[str, str]
     value: Point | None = None
 
 
+# What the decoder raises for bytes that are no JSON, no text, or nested too deeply.
+GARBLED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 ENVELOPE = msgspec.json.Decoder(Envelope)
 VECTOR = msgspec.json.Decoder(list[Series])
 SCALAR = msgspec.json.Decoder(Point)
@@ -57,15 +59,15 @@ def samples(body: bytes, evaluated_at: float) -> list[Sample]:
         return _decoded(envelope.data, evaluated_at)
     except msgspec.ValidationError as error:
         raise SourceUnavailable(f"the answer is not what the query API promises: {error}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except GARBLED as error:
         raise SourceUnavailable(f"the answer is not complete JSON ({_kind(body)}, {len(body)} bytes)") from error
 
 
-def refusal(status: int, content_type: str, body: bytes) -> str:
+def refusal(status: int, content_type: str, body: bytes | bytearray) -> str:
     """Why an answer with an HTTP status other than 200 is none."""
     try:
         envelope = ENVELOPE.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except GARBLED:
         return (
             f"answered HTTP {status} with {content_type}, not with JSON; is a proxy or log-in page in front of it?"
         )

@@ -29,13 +29,13 @@ MATCHERS_KEPT = 4096
 SELECTORS_KEPT = 32_768
 
 
-class Matcher(Struct, frozen=True, order=True, cache_hash=True):
+class Matcher(Struct, frozen=True, order=True, cache_hash=True, gc=False):
     label: str
     operator: Operator
     value: str
 
 
-class Selector(Struct, frozen=True, cache_hash=True):
+class Selector(Struct, frozen=True, cache_hash=True, gc=False):
     """Matchers are sorted, so that two spellings of one selector are equal."""
 
     metric: str

@@ -5,44 +5,23 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from msgspec import Struct
 
-from controller.domain.evidence import QuantileQuestion, QueryQuestion, Question, RatioQuestion
+from controller.domain.evidence import QueryQuestion, Question
 from controller.settings import PrometheusSourceSettings
 from controller.sources import build, extrapolation
 from controller.sources.coalescing import queries_per_tick
 from controller.sources.prometheus import PrometheusSource
 from controller.sources.sample_memory import SampleMemory
 from tests.contracts.sources_contract import HOSTILE, SourceContract, exposition
+from tests.support.many_flags import Arm, StoppedClock, SystemClock, arms_of, counters_of
 from tests.support.prometheus import ExpositionServer, running_prometheus
 
-FLAGS = 1000
 WINDOW_SECONDS = 5.0
-SHARES = {"0.05": 0.3, "0.1": 0.6, "0.25": 0.9, "0.5": 0.97, "1": 0.99, "+Inf": 1.0}
-
-
-class SystemClock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
-class StoppedClock(SystemClock):
-    """One moment, so that every query is about exactly the same samples."""
-
-    def __init__(self) -> None:
-        self._now = datetime.now(UTC)
-
-    def now(self) -> datetime:
-        return self._now
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 40.0) -> None:
@@ -166,69 +145,15 @@ def remembered_increase(samples: list[tuple[float, float]], at: float) -> float 
 
 # — a thousand flags —
 
-
-class Arm(Struct, frozen=True):
-    flag: str
-    variation: str
-
-    @property
-    def labels(self) -> str:
-        return f'service="checkout",flag="{self.flag}",variation="{self.variation}"'
-
-    @property
-    def ratio(self) -> RatioQuestion:
-        return RatioQuestion(
-            bad=f'http_requests_total{{{self.labels},code=~"5.."}}',
-            total=f"http_requests_total{{{self.labels}}}",
-            window_seconds=WINDOW_SECONDS,
-        )
-
-    @property
-    def latency(self) -> QuantileQuestion:
-        return QuantileQuestion(
-            histogram=f"http_request_duration_seconds_bucket{{{self.labels}}}",
-            quantile=0.95,
-            window_seconds=WINDOW_SECONDS,
-        )
-
-    @property
-    def alone(self) -> str:
-        """Everything about this arm in one query of Prometheus' own functions."""
-        window = f"[{WINDOW_SECONDS:g}s]"
-        parts = {
-            "bad": f"sum(increase({self.ratio.bad}{window}))",
-            "total": f"sum(increase({self.ratio.total}{window}))",
-            "quantile": f"histogram_quantile(0.95, sum by (le) (increase({self.latency.histogram}{window})))",
-            "observed": f'sum(increase({self.latency.histogram[:-1]},le="+Inf"}}{window}))',
-        }
-        return " or ".join(f'label_replace({text}, "part", "{name}", "", "")' for name, text in parts.items())
-
-
-ARMS = [Arm(f"flag-{number}.x", variation) for number in range(FLAGS) for variation in ("on", "off")]
-
-
-def thousand_flags(elapsed: float) -> str:
-    """Every third arm has no error series, every seventh no traffic, every eleventh does not exist."""
-    lines = []
-    for rank, arm in enumerate(ARMS):
-        if rank % 11 == 0:
-            continue
-        served = 0.0 if rank % 7 == 0 else elapsed * (1 + rank % 13)
-        lines.append(f'http_requests_total{{{arm.labels},code="200"}} {served!r}')
-        if rank % 3:
-            lines.append(f'http_requests_total{{{arm.labels},code="503"}} {served * (rank % 5) / 100!r}')
-        lines += [
-            f'http_request_duration_seconds_bucket{{{arm.labels},le="{le}"}} {served * share ** (1 + rank % 4)!r}'
-            for le, share in SHARES.items()
-        ]
-    return "\n".join(lines) + "\n"
+FLAGS = 1000
+ARMS = arms_of(FLAGS, window_seconds=WINDOW_SECONDS)
 
 
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     began_at = time.monotonic()
     with (
-        ExpositionServer(lambda: thousand_flags(time.monotonic() - began_at)) as target,
+        ExpositionServer(lambda: counters_of(ARMS, time.monotonic() - began_at)) as target,
         running_prometheus(tmp_path_factory.mktemp("thousand"), [target.address], scrape_interval="500ms") as url,
     ):
         yield url
