@@ -1,0 +1,126 @@
+"""What the API is sent, and what it answers beyond `domain/status.py`. A wrong body names the wrong field."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from controller.domain.catalogue import Scope
+from controller.domain.quantities import Duration, Name
+from controller.domain.status import KillReceipt
+
+# PostgreSQL stores no NUL character, neither in text nor in JSON.
+Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00]*$")]
+
+
+class Body(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class NoteBody(Body, frozen=True):
+    note: Text = ""
+
+
+class ManifestFile(Body, frozen=True):
+    """One file as it stands on the author's disk; `name` is what findings are reported under."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=500)]
+    text: str
+
+
+class ManifestsBody(Body, frozen=True):
+    """`adopt` moves active runs to what was applied. `dry_run` changes nothing and answers the same."""
+
+    files: Annotated[list[ManifestFile], Meta(min_length=1, max_length=500)]
+    dry_run: bool = False
+    adopt: bool = False
+    note: Text = ""
+
+
+class KillBody(Body, frozen=True):
+    """A kill needs no reason: whoever presses the button at night may give it later."""
+
+    reason: Text = ""
+    provider: Name | None = None
+
+
+class ResetBody(Body, frozen=True):
+    kill_ids: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(min_length=1, max_length=1000)]
+    note: Text = ""
+    provider: Name | None = None
+
+
+class TokenBody(Body, frozen=True):
+    """No `environments` means all of them, no `expires_in` for ever."""
+
+    name: Name
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=6)]
+    environments: Annotated[list[Name], Meta(max_length=100)] = []
+    expires_in: Duration | None = None
+
+
+class SdkKeyBody(Body, frozen=True):
+    name: Name
+    environment: Name
+
+
+class KillAnswer(Struct, frozen=True, kw_only=True):
+    kills: list[KillReceipt]
+
+
+class TokenView(Struct, frozen=True, kw_only=True):
+    """A token without its digest."""
+
+    name: str
+    scopes: list[Scope]
+    environments: list[str]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+
+
+class NewToken(TokenView, frozen=True):
+    """`secret` is shown this once and stored nowhere."""
+
+    secret: str
+
+
+class SdkKeyView(Struct, frozen=True, kw_only=True):
+    name: str
+    environment: str
+    created_at: datetime
+    created_by: str
+
+
+class NewSdkKey(SdkKeyView, frozen=True):
+    secret: str
+
+
+class AuditRecord(Struct, frozen=True, kw_only=True):
+    """One link of the chain. `entry` with sorted keys and no white space is the body that was hashed."""
+
+    sequence: int
+    hash: str
+    previous: str
+    entry: dict[str, Any]
+
+
+class AuditHead(Struct, frozen=True, kw_only=True):
+    sequence: int
+    hash: str
+
+
+class Version(Struct, frozen=True, kw_only=True):
+    version: str
+
+
+class Liveness(Struct, frozen=True, kw_only=True):
+    status: str
+
+
+class Readiness(Struct, frozen=True, kw_only=True):
+    ready: bool
+    reasons: list[str] = []
+
+
+REQUEST_BODIES = (NoteBody, ManifestsBody, KillBody, ResetBody, TokenBody, SdkKeyBody)

@@ -1,0 +1,89 @@
+"""What the JSON door asks of the engine. The composition root hands over whoever answers to it."""
+
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+from litestar.params import Dependency
+
+from controller.access import Actor, TokenBook
+from controller.domain.status import (
+    Check,
+    Explanation,
+    KillReceipt,
+    KillStatus,
+    PlanSummary,
+    RunStatus,
+)
+from controller.ports import Clock, Store
+from controller.registrar import Registrar
+from controller.settings import Settings
+
+
+class Commands(Protocol):
+    """Each raises NotFound, Forbidden, Refused, Conflict or Unavailable, and checks the run's environment."""
+
+    async def start(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def advance(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def pause(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def resume(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def step_back(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def abandon(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def approve(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def adopt(self, plan: str, actor: Actor, note: str) -> RunStatus: ...
+    async def status(self, plan: str, run: int | None = None) -> RunStatus: ...
+    async def summaries(self) -> list[PlanSummary]: ...
+    async def explain(self, plan: str) -> Explanation: ...
+
+
+class Kills(Protocol):
+    """Served from memory. `key` is a flag key or a plan name; the scope is checked for every match."""
+
+    async def kill(
+        self, *, key: str, environment: str | None, provider: str | None, actor: Actor, reason: str
+    ) -> list[KillReceipt]: ...
+
+    async def reset(
+        self,
+        *,
+        key: str,
+        environment: str | None,
+        provider: str | None,
+        kill_ids: list[str],
+        actor: Actor,
+        note: str,
+    ) -> list[KillStatus]: ...
+
+    def active(self) -> list[KillStatus]: ...
+
+
+class Engine(Protocol):
+    @property
+    def commands(self) -> Commands: ...
+    @property
+    def kills(self) -> Kills: ...
+    @property
+    def registrar(self) -> Registrar: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def tokens(self) -> TokenBook: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def settings(self) -> Settings: ...
+
+    def readiness(self) -> Sequence[str]:
+        """Why this replica is not ready; empty when it is."""
+
+    def metrics_text(self) -> bytes:
+        """Our own series in the Prometheus text format."""
+
+    async def tokens_changed(self) -> None:
+        """Reload the tokens into memory after a write."""
+
+    async def sdk_keys_changed(self) -> None: ...
+    async def doctor(self) -> list[Check]: ...
+
+
+Served = Annotated[Engine, Dependency(skip_validation=True)]
+"""The engine as the handlers take it. A protocol cannot be validated, and it comes from us."""

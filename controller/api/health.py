@@ -1,0 +1,57 @@
+"""What machines ask: is the loop alive, is this replica ready, its series, its version; and `doctor`."""
+
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.openapi.datastructures import ResponseSpec
+
+from controller import __version__
+from controller.api.authentication import needs
+from controller.api.bodies import Liveness, Readiness, Version
+from controller.api.engine import Served
+from controller.api.problems import PROBLEM_JSON, Problem, answer
+from controller.domain.status import Check
+
+METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
+NOT_READY = {503: ResponseSpec(Problem, media_type=PROBLEM_JSON, description="Not ready; `reasons` say why")}
+
+
+@get("/healthz", summary="The event loop answers", tags=["health"])
+async def healthz() -> Liveness:
+    return Liveness(status="ok")
+
+
+@get("/readyz", summary="This replica can do its work", responses=NOT_READY, tags=["health"])
+async def readyz(request: Request[Any, Any, Any], engine: Served) -> Response[Readiness] | Response[Problem]:
+    reasons = list(engine.readiness())
+    if not reasons:
+        return Response(Readiness(ready=True))
+    return answer(request, 503, "not-ready", "Not ready", "; ".join(reasons), reasons=reasons)
+
+
+def metrics_handler(**access: Any) -> Any:
+    @get(
+        "/metrics",
+        summary="Our own series for Prometheus",
+        media_type=METRICS_MEDIA_TYPE,
+        tags=["health"],
+        **access,
+    )
+    async def metrics(engine: Served) -> bytes:
+        return engine.metrics_text()
+
+    return metrics
+
+
+@get("/version", summary="The version of this server")
+async def version() -> Version:
+    return Version(version=__version__)
+
+
+@get("/doctor", summary="Check every dependency", **needs("read"))
+async def doctor(engine: Served) -> list[Check]:
+    return await engine.doctor()
+
+
+OPEN_METRICS = metrics_handler()
+PROTECTED_METRICS = metrics_handler(**needs("read"))

@@ -1,0 +1,137 @@
+"""Plans, policies and manifests, and what people command their runs to do."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+from msgspec.structs import replace
+
+from controller.access import Actor
+from controller.api.authentication import needs
+from controller.api.bodies import ManifestsBody, NoteBody
+from controller.api.decoding import JsonBody
+from controller.api.engine import Commands, Served
+from controller.domain.catalogue import PlanRevision, PolicyRevision, Scope
+from controller.domain.quantities import NAME_PATTERN
+from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunStatus
+from controller.errors import NotFound, RampartError
+
+PathName = Annotated[str, Parameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
+RunNumber = Annotated[int | None, Parameter(query="run", ge=1, le=2**31 - 1, description="number of the run")]
+
+NO_NOTE = NoteBody()
+
+
+@get("/plans", summary="All plans, each with its latest run", **needs("read"))
+async def list_plans(engine: Served) -> list[PlanSummary]:
+    return await engine.commands.summaries()
+
+
+@get("/plans/{plan:str}", summary="A plan as it was applied last", **needs("read"))
+async def get_plan(engine: Served, plan: PathName) -> PlanRevision:
+    found = await engine.store.plan(plan)
+    if found is None:
+        raise NotFound(f'no plan is called "{plan}"; rampart list shows them all')
+    return found
+
+
+@get("/policies", summary="All guardrail policies", **needs("read"))
+async def list_policies(engine: Served) -> list[PolicyRevision]:
+    return list(await engine.store.policies())
+
+
+@get("/policies/{name:str}", summary="A policy as it was applied last", **needs("read"))
+async def get_policy(engine: Served, name: PathName) -> PolicyRevision:
+    found = await engine.store.policy(name)
+    if found is None:
+        raise NotFound(f'no policy is called "{name}"')
+    return found
+
+
+@get("/plans/{plan:str}/status", summary="Where a run is: stage, exposure, rules, kills", **needs("read"))
+async def get_status(engine: Served, plan: PathName, run: RunNumber = None) -> RunStatus:
+    return await engine.commands.status(plan, run)
+
+
+@get("/plans/{plan:str}/explain", summary="Why the latest run is where it is", **needs("read"))
+async def explain(engine: Served, plan: PathName) -> Explanation:
+    return await engine.commands.explain(plan)
+
+
+@post(
+    "/manifests",
+    status_code=200,
+    dto=JsonBody[ManifestsBody],
+    return_dto=None,
+    summary="Check, compare and apply manifests; starts nothing",
+    **needs("author"),
+)
+async def apply_manifests(engine: Served, actor: Actor, data: ManifestsBody) -> ApplyResult:
+    files = [(file.name, file.text.encode()) for file in data.files]
+    preview = await engine.registrar.apply(files, actor, dry_run=True)
+    if data.dry_run:
+        return preview
+    if data.adopt:
+        for run in preview.pinned_runs:
+            status = await engine.commands.status(_plan_of(run))
+            actor.require("operate", status.flag.environment)
+    result = await engine.registrar.apply(files, actor, dry_run=False, note=data.note)
+    return await _adopted(engine.commands, actor, data.note, result) if data.adopt else result
+
+
+def _plan_of(run_id: str) -> str:
+    return run_id.rpartition("#")[0]
+
+
+async def _adopted(commands: Commands, actor: Actor, note: str, result: ApplyResult) -> ApplyResult:
+    for run in result.pinned_runs:
+        try:
+            await commands.adopt(_plan_of(run), actor, note)
+        except RampartError as error:
+            error.args = (f"applied, but {run} was not moved to it: {error}",)
+            raise
+    return replace(result, pinned_runs=[])
+
+
+Command = Callable[[Commands, str, Actor, str], Awaitable[RunStatus]]
+
+
+def _command(verb: str, summary: str, command: Command, *scopes: Scope) -> HTTPRouteHandler:
+    @post(
+        f"/plans/{{plan:str}}/{verb}",
+        status_code=200,
+        dto=JsonBody[NoteBody],
+        return_dto=None,
+        name=f"command_{verb}",
+        summary=summary,
+        **needs(*scopes),
+    )
+    async def command_run(engine: Served, actor: Actor, plan: PathName, data: NoteBody = NO_NOTE) -> RunStatus:
+        return await command(engine.commands, plan, actor, data.note)
+
+    return command_run
+
+
+COMMANDS = [
+    _command("start", "Start a new run", lambda c, *args: c.start(*args), "operate"),
+    _command("advance", "Waive the remaining bake", lambda c, *args: c.advance(*args), "operate"),
+    _command("pause", "Hold the exposure", lambda c, *args: c.pause(*args), "operate", "kill"),
+    _command("resume", "Go on; the bake starts anew", lambda c, *args: c.resume(*args), "operate"),
+    _command("step-back", "Lower to the stage before", lambda c, *args: c.step_back(*args), "operate", "kill"),
+    _command("abandon", "End the run, leave the flag as it is", lambda c, *args: c.abandon(*args), "operate"),
+    _command("approve", "Let the run enter a gated stage", lambda c, *args: c.approve(*args), "approve"),
+    _command("adopt", "Move the run to the newest revisions", lambda c, *args: c.adopt(*args), "operate"),
+]
+
+HANDLERS = [
+    list_plans,
+    get_plan,
+    list_policies,
+    get_policy,
+    apply_manifests,
+    get_status,
+    explain,
+    *COMMANDS,
+]

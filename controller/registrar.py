@@ -1,0 +1,303 @@
+"""Takes in what people apply: checks it, compares it with what is stored, and stores the difference.
+
+It starts nothing. Runs that are under way stay with the revisions they were started with.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from controller.access import Actor
+from controller.domain.audit import AuditEntry
+from controller.domain.catalogue import FlagConfig
+from controller.domain.flag import Flag, FlagSpec
+from controller.domain.plan import FlagRef, RolloutPlan
+from controller.domain.policy import GuardrailPolicy
+from controller.domain.rollout import Run
+from controller.domain.sdkflag import new_flag
+from controller.domain.status import ApplyResult, Change
+from controller.errors import Invalid, Refused
+from controller.manifests.diff import diff
+from controller.manifests.lint import Surroundings, lint
+from controller.manifests.loader import Document, load
+from controller.manifests.problem import Problem, has_errors
+from controller.ports import Clock, FlagProvider, Store
+from controller.settings import Settings
+
+Files = Sequence[tuple[str, bytes]]
+"""(name as the author knows it, content)."""
+
+DocumentT = TypeVar("DocumentT", RolloutPlan, GuardrailPolicy, Flag)
+
+KIND_WORDS = {"RolloutPlan": "plan", "GuardrailPolicy": "policy", "Flag": "flag"}
+
+
+class InvalidManifests(Invalid):
+    """`findings` are lint's, warnings included, each with file, line and column."""
+
+    def __init__(self, findings: Sequence[Problem]) -> None:
+        errors = [finding for finding in findings if finding.severity == "error"]
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{first.file}:{first.line}:{first.column}: {first.message}{more}")
+        self.findings = tuple(findings)
+
+
+class Edit(Struct, frozen=True, kw_only=True):
+    """One document beside what is stored under its name; `revision` is the stored one, 0 for none."""
+
+    document: Document
+    before: Document | None
+    changes: list[Change]
+    revision: int
+
+    @property
+    def label(self) -> str:
+        return f"{type(self.document).__name__}/{self.document.metadata.name}"
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """Everything that matters to an apply, as it was when the apply began."""
+
+    plans: Mapping[str, tuple[RolloutPlan, int]]
+    policies: Mapping[str, tuple[GuardrailPolicy, int]]
+    flags: Mapping[tuple[str, str], FlagConfig]
+    runs: Sequence[Run]
+    killed: frozenset[FlagRef]
+
+
+class Registrar:
+    def __init__(
+        self, store: Store, providers: Mapping[str, FlagProvider], settings: Settings, clock: Clock
+    ) -> None:
+        self._store = store
+        self._providers = providers
+        self._settings = settings
+        self._clock = clock
+
+    async def apply(self, files: Files, actor: Actor, *, dry_run: bool, note: str = "") -> ApplyResult:
+        """Policies, then flags, then plans, in whatever order and files they came.
+
+        Raises InvalidManifests, Invalid, Refused or Forbidden, and nothing was stored; or Conflict or
+        StoreUnavailable: documents are stored one by one, and applying again takes up the rest.
+        """
+        stored = await self._stored()
+        documents, warnings = await asyncio.to_thread(self._read, files, stored)
+        edits = [_edit(document, stored) for document in documents]
+        changed = [edit for edit in edits if edit.changes]
+        _authorise(actor, changed, stored)
+        self._object(changed, stored)
+        revisions = {edit.label: edit.revision for edit in edits if edit.revision}
+        if not dry_run:
+            for edit in sorted(changed, key=lambda edit: SAVE_ORDER.index(type(edit.document))):
+                revisions[edit.label] = await self._save(edit, stored, actor, note)
+        return ApplyResult(
+            applied=not dry_run,
+            changes=[change for edit in edits for change in edit.changes],
+            revisions=revisions,
+            pinned_runs=_pinned(changed, stored),
+            warnings=warnings,
+        )
+
+    async def _stored(self) -> Stored:
+        plans, policies = await self._store.plans(), await self._store.policies()
+        flags = await self._store.flag_configs()
+        return Stored(
+            plans={one.plan.metadata.name: (one.plan, one.revision) for one in plans},
+            policies={one.policy.metadata.name: (one.policy, one.revision) for one in policies},
+            flags={(flag.environment, flag.key): flag for flag in flags},
+            runs=[run for run, _ in await self._store.latest_runs() if run.active],
+            killed=frozenset(one.kill.flag for one in await self._store.active_kills()),
+        )
+
+    def _read(self, files: Files, stored: Stored) -> tuple[list[Document], list[str]]:
+        findings = lint(files, self._surroundings(stored))
+        if has_errors(findings):
+            raise InvalidManifests(findings)
+        documents = [one.value for name, text in files for one in load(text, name).documents]
+        return documents, [f"{one.file}:{one.line}:{one.column}: {one.code} {one.message}" for one in findings]
+
+    def _surroundings(self, stored: Stored) -> Surroundings:
+        return Surroundings(
+            sources=_kinds(self._settings.sources),
+            providers=_kinds(self._settings.providers),
+            channels=frozenset(self._settings.channels),
+            groups=self._settings.groups,
+            policies={name: policy for name, (policy, _) in stored.policies.items()},
+        )
+
+    def _object(self, changed: Sequence[Edit], stored: Stored) -> None:
+        """All that stands against it at once: a second try should not find a second reason."""
+        flags = {(doc.spec.environment, doc.spec.key): doc for doc in _of(Flag, changed)}
+        blocks = [block for flag in flags.values() for block in _flag_objections(flag, stored)]
+        for plan in _of(RolloutPlan, changed):
+            blocks += [f"{plan.metadata.name}: {why}" for why in self._plan_objections(plan, flags)]
+        if blocks:
+            raise Refused("this cannot be applied as it is", blocks=blocks)
+
+    def _plan_objections(self, plan: RolloutPlan, flags: Mapping[tuple[str, str], Flag]) -> Sequence[str]:
+        ref = plan.spec.flag
+        provider = self._providers.get(ref.provider)
+        if provider is None:
+            return [f'the settings know no provider "{ref.provider}"']
+        together = flags.get((ref.environment, ref.key))
+        # The provider cannot know a flag that is only just being applied beside the plan.
+        return _misfits(plan, together.spec) if together else provider.objections(plan)
+
+    async def _save(self, edit: Edit, stored: Stored, actor: Actor, note: str) -> int:
+        entry = self._entry(edit, actor, note)
+        match edit.document:
+            case GuardrailPolicy() as policy:
+                return (await self._store.save_policy(policy, entry)).revision
+            case RolloutPlan() as plan:
+                return (await self._store.save_plan(plan, entry)).revision
+            case Flag() as flag:
+                return (await self._store.save_flag_config(self._config(flag, stored), entry)).version
+
+    def _config(self, flag: Flag, stored: Stored) -> FlagConfig:
+        spec = flag.spec
+        known = stored.flags.get((spec.environment, spec.key))
+        # Versions that follow the clock stay above those of a flag that was here before a lost database.
+        version = int(self._clock.now().timestamp() * 1000)
+        if known is None:
+            return new_flag(spec, version)
+        return _redefined(known, spec, max(version, known.version + 1))
+
+    def _entry(self, edit: Edit, actor: Actor, note: str) -> AuditEntry:
+        document = edit.document
+        what = KIND_WORDS[type(document).__name__]
+        made = "changed" if edit.before else "created"
+        name = document.metadata.name
+        return AuditEntry(
+            id=uuid.uuid4().hex,
+            at=self._clock.now(),
+            actor=actor.name,
+            action="apply",
+            cause="user",
+            subject=name if isinstance(document, RolloutPlan) else f"{what}/{name}",
+            environment=_environment(document),
+            reason=f"{actor.name} {made} the {what} {name}" + (f": {note}" if note else ""),
+            details={"changes": msgspec.to_builtins(edit.changes)},
+        )
+
+
+SAVE_ORDER: tuple[type[Document], ...] = (GuardrailPolicy, Flag, RolloutPlan)
+
+
+def _of(kind: type[DocumentT], edits: Iterable[Edit]) -> list[DocumentT]:
+    return [edit.document for edit in edits if isinstance(edit.document, kind)]
+
+
+def _kinds(sections: Mapping[str, Struct]) -> dict[str, str]:
+    return {name: str(section.__struct_config__.tag) for name, section in sections.items()}
+
+
+def _environment(document: Document) -> str:
+    match document:
+        case RolloutPlan():
+            return document.spec.flag.environment
+        case Flag():
+            return document.spec.environment
+        case GuardrailPolicy():
+            return ""
+
+
+def _edit(document: Document, stored: Stored) -> Edit:
+    before, revision = _before(document, stored)
+    return Edit(document=document, before=before, changes=diff(before, document), revision=revision)
+
+
+def _before(document: Document, stored: Stored) -> tuple[Document | None, int]:
+    match document:
+        case RolloutPlan():
+            return stored.plans.get(document.metadata.name, (None, 0))
+        case GuardrailPolicy():
+            return stored.policies.get(document.metadata.name, (None, 0))
+        case Flag(spec=spec):
+            config = stored.flags.get((spec.environment, spec.key))
+            return (_as_manifest(config, document), config.version) if config else (None, 0)
+
+
+def _as_manifest(config: FlagConfig, beside: Flag) -> Flag:
+    """What a stored flag looks like as a manifest. Its metadata is not kept, so it never differs."""
+    spec = FlagSpec(
+        environment=config.environment, key=config.key, variations=config.variations, off=_off_variation(config)
+    )
+    return replace(beside, spec=spec)
+
+
+def _off_variation(config: FlagConfig) -> str:
+    index: int = config.data["offVariation"]
+    return list(config.variations)[index]
+
+
+def _authorise(actor: Actor, changed: Sequence[Edit], stored: Stored) -> None:
+    for edit in changed:
+        for environment in sorted(_touched(edit, stored)):
+            actor.require("author", environment)
+
+
+def _touched(edit: Edit, stored: Stored) -> set[str]:
+    """The environments a change reaches: a plan's old one too, and those of all plans that use a policy."""
+    if isinstance(edit.document, GuardrailPolicy):
+        name = edit.document.metadata.name
+        return {
+            plan.spec.flag.environment
+            for plan, _ in stored.plans.values()
+            if any(use.policy == name for use in plan.spec.guardrails)
+        }
+    return {_environment(one) for one in (edit.before, edit.document) if one is not None}
+
+
+def _misfits(plan: RolloutPlan, flag: FlagSpec) -> list[str]:
+    """What lint leaves open: it has checked already that the variations are there."""
+    fallback = plan.spec.serve.fallback
+    if fallback == flag.off:
+        return []
+    return [
+        f'the flag {flag.key} serves "{flag.off}" when it is off, and the fallback of the plan is "{fallback}"'
+    ]
+
+
+def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
+    spec = flag.spec
+    known = stored.flags.get((spec.environment, spec.key))
+    if known is None:
+        return []
+    objections = []
+    names = list(known.variations)
+    if list(spec.variations)[: len(names)] != names:
+        objections.append(
+            f"{spec.key}: variations cannot be removed, renamed or reordered ({', '.join(names)}): contexts are "
+            "already assigned to them; add new ones at the end, or make a new flag"
+        )
+    for run in stored.runs:
+        if (run.flag.environment, run.flag.key) == (spec.environment, spec.key):
+            objections.append(f"{spec.key}: {run.id} is using its variations; end that run first")
+    if any((ref.environment, ref.key) == (spec.environment, spec.key) for ref in stored.killed):
+        objections.append(f"{spec.key}: a kill holds the flag down; reset it first")
+    return objections
+
+
+def _redefined(config: FlagConfig, spec: FlagSpec, version: int) -> FlagConfig:
+    """New values and new variations at the end; who gets which of the old ones stays as it is."""
+    names = list(spec.variations)
+    data = {
+        **config.data,
+        "version": version,
+        "variations": [spec.variations[name] for name in names],
+        "offVariation": names.index(spec.off),
+    }
+    return replace(config, version=version, variations=spec.variations, data=data)
+
+
+def _pinned(changed: Sequence[Edit], stored: Stored) -> list[str]:
+    """Active runs whose plan or policies have moved on without them."""
+    plans = {plan.metadata.name for plan in _of(RolloutPlan, changed)}
+    policies = {policy.metadata.name for policy in _of(GuardrailPolicy, changed)}
+    return [run.id for run in stored.runs if run.plan in plans or policies & run.policy_revisions.keys()]

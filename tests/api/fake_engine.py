@@ -1,0 +1,290 @@
+"""An engine for tests of the API: it obeys `controller/api/engine.py` and keeps a world to look at."""
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import httpx
+from msgspec.structs import replace
+
+from controller.access import Actor, TokenBook, digest
+from controller.api import create_app
+from controller.domain.catalogue import SCOPES, Scope, Token
+from controller.domain.plan import FlagRef
+from controller.domain.status import (
+    Check,
+    Explanation,
+    KillReceipt,
+    KillStatus,
+    PlanSummary,
+    RunStatus,
+    StageStatus,
+)
+from controller.errors import Conflict, NotFound, StoreUnavailable
+from controller.ports import FlagProvider, Store
+from controller.registrar import Registrar
+from controller.settings import Settings
+from controller.store.memory import MemoryStore
+
+START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
+STAGING_FLAG = FlagRef(provider="main", environment="staging", key="checkout-v2")
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return self.passed
+
+
+class Gone:
+    """A database that does not answer, whatever it is asked."""
+
+    def __getattr__(self, _: str) -> Any:
+        async def unanswered(*_: Any, **__: Any) -> None:
+            raise StoreUnavailable("the database did not answer within 5 s")
+
+        return unanswered
+
+
+def run_status(plan: str, flag: FlagRef, phase: str = "progressing") -> RunStatus:
+    return RunStatus(
+        id=f"{plan}#1",
+        plan=plan,
+        flag=flag,
+        phase=cast("Any", phase),
+        mode="enforce",
+        stage=0,
+        stages=[
+            StageStatus(
+                name="canary",
+                exposure=1000,
+                state="current",
+                bake_seconds=60.0,
+                baked_seconds=1.0,
+                needs_approval=False,
+            )
+        ],
+        desired_exposure=1000,
+        observed_exposure=1000,
+        observed_enabled=True,
+        observed_at=START,
+        confirmed=True,
+        reason="bake not over",
+        blocks=[],
+        next_exposure=None,
+        next_in_seconds=None,
+        rules=[],
+        kills=[],
+        plan_revision=1,
+        author="dana",
+        started_by="kim",
+        created_at=START,
+        ended_at=None,
+        version=1,
+    )
+
+
+class FakeCommands:
+    def __init__(self, engine: "FakeEngine") -> None:
+        self.engine = engine
+        self.states = {"checkout-v2": run_status("checkout-v2", FLAG)}
+        self.log: list[tuple[str, str, str, str]] = []
+        self.failure: Exception | None = None
+
+    async def _command(self, verb: str, plan: str, actor: Actor, note: str, *scopes: Scope) -> RunStatus:
+        status = await self.status(plan)
+        if not any(actor.may(scope, status.flag.environment) for scope in scopes):
+            actor.require(scopes[0], status.flag.environment)
+        if self.failure:
+            raise self.failure
+        self.log.append((verb, plan, actor.name, note))
+        self.states[plan] = replace(status, reason=f"{verb} by {actor.name}", version=status.version + 1)
+        return self.states[plan]
+
+    async def start(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("start", plan, actor, note, "operate")
+
+    async def advance(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("advance", plan, actor, note, "operate")
+
+    async def pause(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("pause", plan, actor, note, "operate", "kill")
+
+    async def resume(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("resume", plan, actor, note, "operate")
+
+    async def step_back(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("step_back", plan, actor, note, "operate", "kill")
+
+    async def abandon(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("abandon", plan, actor, note, "operate")
+
+    async def approve(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("approve", plan, actor, note, "approve")
+
+    async def adopt(self, plan: str, actor: Actor, note: str) -> RunStatus:
+        return await self._command("adopt", plan, actor, note, "operate")
+
+    async def status(self, plan: str, run: int | None = None) -> RunStatus:
+        await self.engine.store.plans()
+        if plan not in self.states or run not in (None, 1):
+            raise NotFound(f'no plan is called "{plan}"')
+        return self.states[plan]
+
+    async def summaries(self) -> list[PlanSummary]:
+        await self.engine.store.plans()
+        return [
+            PlanSummary(
+                plan=one.plan,
+                flag=one.flag,
+                revision=one.plan_revision,
+                run=one.id,
+                phase=one.phase,
+                stage="1/1 canary",
+                desired_exposure=one.desired_exposure,
+                observed_exposure=one.observed_exposure,
+                reason=one.reason,
+            )
+            for one in self.states.values()
+        ]
+
+    async def explain(self, plan: str) -> Explanation:
+        status = await self.status(plan)
+        return Explanation(run=status.id, phase=status.phase, text=status.reason, blocks=[], rules=[])
+
+
+class FakeKills:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.flags = [FLAG, STAGING_FLAG]
+        self.in_force: dict[str, KillStatus] = {}
+        self.confirms = True
+
+    def _match(self, key: str, environment: str | None, provider: str | None) -> list[FlagRef]:
+        found = [
+            flag
+            for flag in self.flags
+            if flag.key == key and environment in (None, flag.environment) and provider in (None, flag.provider)
+        ]
+        if not found:
+            raise NotFound(f'no plan and no flag is called "{key}"')
+        return found
+
+    async def kill(
+        self, *, key: str, environment: str | None, provider: str | None, actor: Actor, reason: str
+    ) -> list[KillReceipt]:
+        flags = self._match(key, environment, provider)
+        for flag in flags:
+            actor.require("kill", flag.environment)
+        return [self._accept(flag, actor, reason) for flag in flags]
+
+    def _accept(self, flag: FlagRef, actor: Actor, reason: str) -> KillReceipt:
+        now = self.clock.now()
+        confirmed = now if self.confirms else None
+        kill_id = f"kill-{len(self.in_force) + 1}"
+        self.in_force[kill_id] = KillStatus(
+            kill_id=kill_id, flag=flag, accepted_at=now, actor=actor.name, reason=reason, confirmed_at=confirmed
+        )
+        return KillReceipt(
+            kill_id=kill_id,
+            flag=flag,
+            accepted_at=now,
+            durable=True,
+            provider_updated_at=confirmed,
+            confirmed_at=confirmed,
+            replicas=["replica-1"],
+        )
+
+    async def reset(
+        self,
+        *,
+        key: str,
+        environment: str | None,
+        provider: str | None,
+        kill_ids: Collection[str],
+        actor: Actor,
+        note: str,
+    ) -> list[KillStatus]:
+        for flag in self._match(key, environment, provider):
+            actor.require("operate", flag.environment)
+        unknown = sorted(set(kill_ids) - self.in_force.keys())
+        if unknown:
+            raise Conflict(f"{key} is not held by {', '.join(unknown)}")
+        return [self.in_force.pop(kill_id) for kill_id in kill_ids]
+
+    def active(self) -> list[KillStatus]:
+        return list(self.in_force.values())
+
+
+class FakeEngine:
+    """Real registrar, tokens and store; commands and kills are fakes. `store` may be replaced meanwhile."""
+
+    def __init__(
+        self,
+        *,
+        store: Store | None = None,
+        settings: Settings | None = None,
+        providers: Mapping[str, FlagProvider] | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.clock = FakeClock()
+        self.store = store or MemoryStore(self.clock.monotonic)
+        self.tokens = TokenBook()
+        self.commands = FakeCommands(self)
+        self.kills = FakeKills(self.clock)
+        self.registrar = Registrar(self.store, providers or {}, self.settings, self.clock)
+        self.not_ready: list[str] = []
+        self.sdk_keys_reloaded = 0
+
+    def secret_of(
+        self, *scopes: Scope, environments: tuple[str, ...] = (), expires_in: float | None = None
+    ) -> str:
+        """A token of these scopes, known to the memory only."""
+        name = "-".join([*scopes, *environments])
+        token = Token(
+            name=name,
+            digest=digest(f"rampart_{name}"),
+            scopes=scopes,
+            environments=environments,
+            created_at=START,
+            created_by="test",
+            expires_at=START + timedelta(seconds=expires_in) if expires_in is not None else None,
+        )
+        self.tokens.load([*(one for one in self.tokens.all() if one.name != name), token])
+        return f"rampart_{name}"
+
+    def headers(self, *scopes: Scope, environments: tuple[str, ...] = ()) -> dict[str, str]:
+        """Of a token with these scopes, or with all of them."""
+        return {"Authorization": f"Bearer {self.secret_of(*(scopes or SCOPES), environments=environments)}"}
+
+    def readiness(self) -> list[str]:
+        return self.not_ready
+
+    def metrics_text(self) -> bytes:
+        return b"rampart_build_info 1\n"
+
+    async def tokens_changed(self) -> None:
+        self.tokens.load(await self.store.tokens())
+
+    async def sdk_keys_changed(self) -> None:
+        self.sdk_keys_reloaded += 1
+
+    async def doctor(self) -> list[Check]:
+        return [Check(name="database", ok=True, detail="answers in 1 ms")]
+
+
+@asynccontextmanager
+async def client_of(engine: FakeEngine, address: str = "192.0.2.1") -> AsyncIterator[httpx.AsyncClient]:
+    """Talks to the whole application in this event loop; errors of the application stay answers."""
+    transport = httpx.ASGITransport(
+        app=cast("Any", create_app(engine)), raise_app_exceptions=False, client=(address, 40_000)
+    )
+    async with httpx.AsyncClient(transport=transport, base_url="http://rampart.test") as client:
+        yield client
