@@ -39,7 +39,7 @@ SYNC_SECONDS = 2.0
 ANNOUNCE_SECONDS = 1.0
 CONNECT_RETRY_SECONDS = 1.0
 LAST_KNOWN = "last-known.json"
-ADMIN_TOKEN = "admin.token"
+ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file name
 
 
 class SystemClock:
@@ -68,7 +68,9 @@ class Rampart:
         )
         self.tokens = access.TokenBook()
         self.sdk_keys = delivery.SdkKeyBook()
-        self.board = FlagBoard(VersionClock(self.clock, floor=self.journal.floor, reserve=self.journal.reserve))
+        self.board = FlagBoard(
+            VersionClock(clock=self.clock, floor=self.journal.floor, reserve=self.journal.reserve)
+        )
         self.providers = {
             name: providers.build(name, one, store=self.store, board=self.board, replica=self.owner)
             for name, one in settings.providers.items()
@@ -103,7 +105,10 @@ class Rampart:
         self.commands = Commands(self.reconciler, settings.groups)
         self.registrar = Registrar(self.store, self.providers, settings, self.clock)
         self.announcer = Announcer(
-            self.store, {name: channels.build(name, one) for name, one in settings.channels.items()}
+            store=self.store,
+            channels={name: channels.build(name, one) for name, one in settings.channels.items()},
+            clock=self.clock,
+            metrics=self.metrics,
         )
         self.scheduler = Scheduler(
             store=self.store,
@@ -128,7 +133,7 @@ class Rampart:
             self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
         self.killer.resume_journal()
         for source in self.sources.values():
-            await source.start()
+            source.start()
         self._connecting = asyncio.create_task(self._connect())
 
     async def stop(self) -> None:
@@ -140,7 +145,7 @@ class Rampart:
             await self.scheduler.stop()
             with contextlib.suppress(StoreUnavailable):  # the leases end by themselves
                 await self.store.release(self.owner)
-        for part in (*self.sources.values(), *self.providers.values()):
+        for part in (self.announcer, *self.sources.values(), *self.providers.values()):
             await part.close()
         await self.store.close()
         if self.embedded:
@@ -225,6 +230,7 @@ class Rampart:
             KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans
         )
         self.board.load(await self.store.flag_configs(), [held.kill for held in self.killer.in_force()])
+        self.reconciler.forget_ended()
         self.metrics.audit_head((await self.store.audit_head())[0])
         self._remember()
 

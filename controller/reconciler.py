@@ -23,6 +23,7 @@ from controller.domain.binding import Guardrail, bind
 from controller.domain.catalogue import Claim, Transition
 from controller.domain.decide import Decision, Evidence, stage_at
 from controller.domain.evidence import Question, Reading
+from controller.domain.explain import run_status
 from controller.domain.flag import FlagChange, FlagState, Observation, SetShare, TurnOn, Unknown
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 
 SETTLING_POLL_SECONDS = 0.5
 MOST_BINDINGS = 5000
+MISSED_POLLS = 3
 STALE_POLLS = 2
 """Evidence older than this many polls at its commit authorises nothing (promise I1)."""
 
@@ -166,6 +168,7 @@ class Reconciler:
         observations = replace(evidence.observations, seen=self._seen(looked, evidence, decision, inputs.now))
         every = poll_seconds(guardrails)
         if decision.action == "hold" or (decision.action in RAISING and self._too_old(looked, every)):
+            self._show(run, plan, guardrails, observations)
             await self._apply_again(run, plan, evidence)
             waiting = evidence.convergence.difference in ("settling", "apply_again", "turn_on")
             return claim, observations, min(every, SETTLING_POLL_SECONDS) if waiting else self._until_next(every)
@@ -173,7 +176,7 @@ class Reconciler:
             await self._kill(run, decision, inputs)
             return None
         extra = self.extras(run, plan, guardrails, inputs, decision)
-        await self.commit_and_apply(
+        after = await self.commit_and_apply(
             run,
             plan,
             decision,
@@ -183,7 +186,16 @@ class Reconciler:
             lease_epoch=claim.lease_epoch,
             extra=extra,
         )
+        self._show(after, plan, guardrails, observations)
         return None
+
+    def _show(
+        self, run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], observations: Observations
+    ) -> None:
+        if run.active:
+            self._metrics.run_seen(run_status(run, plan, guardrails, observations, []))
+        else:
+            self._metrics.run_ended(run.id)
 
     def _inputs(self, claim: Claim, looked: Looked, *, bake_waived: bool = False) -> Inputs:
         run = claim.run
@@ -464,6 +476,17 @@ class Reconciler:
             plan_revision=run.plan_revision,
             requested_at=now,
         )
+
+    def forget_ended(self) -> None:
+        """While the database answers: runs that no longer fall due to us leave no series and no memory."""
+        now = self.clock.monotonic()
+        for run_id, claim in list(self._last_held.items()):
+            every = min(policy.spec.every_seconds for policy in claim.policies)
+            memory = self._memory.get(run_id)
+            patience = MISSED_POLLS * every + self._settings.lease_seconds
+            if memory is None or memory.ticked is None or now - memory.ticked > patience:
+                self._metrics.run_ended(run_id)
+                self._forget(run_id)
 
     def _forget(self, run_id: str) -> None:
         self._memory.pop(run_id, None)
