@@ -1,0 +1,158 @@
+"""Rampart's own Prometheus series. Every name is here or in `runs`; docs/metrics.md explains them."""
+
+import platform
+from datetime import datetime
+
+import prometheus_client
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from controller import __version__
+from controller.domain.rollout import Action, Cause
+from controller.domain.status import RunStatus
+from controller.telemetry.exposition import Counts, Family, RunPages
+from controller.telemetry.runs import FAMILIES, run_lines
+
+log = structlog.get_logger()
+
+MAX_RUNS = 5_000
+MAX_COUNTS = 20_000
+FORGET_RUN_AFTER_SECONDS = 900.0
+"""A run that moved to another replica is not announced here; what was not seen for so long is not ours."""
+
+KILL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+TICK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+DECISIONS = Family(
+    "decisions_total", "counter", "Committed decisions.", ("rollout", "environment", "action", "cause")
+)
+FAILED_TICKS = Family("tick_failures_total", "counter", "Ticks of a run that ended in an error.", ("rollout",))
+
+
+class Metrics:
+    """One registry of its own. Label values are names from settings and plans, or of closed sets; never text."""
+
+    def __init__(self) -> None:
+        # The creation time of each counter would double the series for nobody's use.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        info = Gauge("rampart_build_info", "This version; always 1.", ["version", "python"], registry=registry)
+        info.labels(__version__, platform.python_version()).set(1)
+        self._declare_engine(registry)
+        self._declare_dependencies(registry)
+        self._decisions = Counts(DECISIONS, MAX_COUNTS)
+        self._failed_ticks = Counts(FAILED_TICKS, MAX_COUNTS)
+        self._runs = RunPages(FAMILIES, MAX_RUNS)
+        self._seen_at: dict[str, float] = {}
+        self._latest_tick = 0.0
+
+    def _declare_engine(self, registry: CollectorRegistry) -> None:
+        self._kills = Counter("rampart_kills_total", "Kills read back as off.", ["cause"], registry=registry)
+        for cause in ("policy", "user"):
+            self._kills.labels(cause)  # known from the start, so that the first kill is an increase
+        self._kill_latency = Histogram(
+            "rampart_kill_latency_seconds", "From accepting a kill to reading it back as off at the provider.",
+            buckets=KILL_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._kill_unconfirmed = Gauge(
+            "rampart_kill_unconfirmed_seconds", "Age of the oldest unconfirmed kill; 0 when there is none.",
+            registry=registry,
+        )  # fmt: skip
+        self._tick_lag = Histogram(
+            "rampart_tick_lag_seconds", "How late a tick began.", buckets=TICK_BUCKETS, registry=registry
+        )
+        self._tick_duration = Histogram(
+            "rampart_tick_duration_seconds", "How long a tick took.", buckets=TICK_BUCKETS, registry=registry
+        )
+        self._last_tick = Gauge(
+            "rampart_last_tick_timestamp_seconds", "When runs were last looked for.", registry=registry
+        )
+        self._audit_head = Gauge(
+            "rampart_audit_head_sequence", "Latest audit sequence; a fall means lost entries.", registry=registry
+        )
+        self._runs_shown = Gauge("rampart_runs", "Runs with series of their own here.", registry=registry)
+        self._runs_hidden = Counter(
+            "rampart_runs_without_series_total", "Ticks of runs left out because there are too many.",
+            registry=registry,
+        )  # fmt: skip
+
+    def _declare_dependencies(self, registry: CollectorRegistry) -> None:
+        self._source_requests = Counter(
+            "rampart_source_requests_total", "Batches of questions to a source.", ["source", "result"],
+            registry=registry,
+        )  # fmt: skip
+        self._source_success = Gauge(
+            "rampart_source_last_success_timestamp_seconds", "When a source last answered.", ["source"],
+            registry=registry,
+        )  # fmt: skip
+        self._provider_requests = Counter(
+            "rampart_provider_requests_total", "Requests to a provider.", ["provider", "operation", "result"],
+            registry=registry,
+        )  # fmt: skip
+        self._notifications = Counter(
+            "rampart_notifications_total", "Attempts to tell a channel.", ["channel", "result"], registry=registry
+        )
+
+    # — what happened —
+
+    def decision(self, rollout: str, environment: str, action: Action, cause: Cause) -> None:
+        self._decisions.add(rollout, environment, action, cause)
+
+    def kill(self, accepted_to_provider_seconds: float, cause: str) -> None:
+        self._kills.labels(cause).inc()
+        self._kill_latency.observe(accepted_to_provider_seconds)
+
+    def kill_unconfirmed(self, seconds: float) -> None:
+        self._kill_unconfirmed.set(seconds)
+
+    def tick(self, *, lag_seconds: float, duration_seconds: float, at: datetime) -> None:
+        self._tick_lag.observe(lag_seconds)
+        self._tick_duration.observe(duration_seconds)
+        self._latest_tick = at.timestamp()
+        self._last_tick.set(self._latest_tick)
+
+    def tick_failed(self, rollout: str) -> None:
+        self._failed_ticks.add(rollout)
+
+    def source_request(self, source: str, result: str) -> None:
+        self._source_requests.labels(source, result).inc()
+
+    def source_answered(self, source: str, at: datetime) -> None:
+        self._source_success.labels(source).set(at.timestamp())
+
+    def provider_request(self, provider: str, operation: str, result: str) -> None:
+        self._provider_requests.labels(provider, operation, result).inc()
+
+    def notification(self, channel: str, result: str) -> None:
+        self._notifications.labels(channel, result).inc()
+
+    def audit_head(self, sequence: int) -> None:
+        """As the database has it, also when that is lower than before: Prometheus then shows the cut tail."""
+        self._audit_head.set(sequence)
+
+    # — runs —
+
+    def run_seen(self, status: RunStatus) -> None:
+        """Called at each tick of an active run; replaces what was shown of it."""
+        if status.id not in self._runs:
+            for action in ("pause", "kill"):
+                self._decisions.add(status.plan, status.flag.environment, action, "policy", amount=0)
+        if self._runs.put(status.id, run_lines(status)):
+            self._seen_at[status.id] = self._latest_tick
+        else:
+            self._runs_hidden.inc()
+
+    def run_ended(self, run_id: str) -> None:
+        self._runs.drop(run_id)
+        self._seen_at.pop(run_id, None)
+
+    def render(self) -> bytes:
+        """Everything, in the Prometheus text format."""
+        forgotten = self._latest_tick - FORGET_RUN_AFTER_SECONDS
+        for run_id in [run_id for run_id, at in self._seen_at.items() if at < forgotten]:
+            self.run_ended(run_id)
+        self._runs_shown.set(len(self._runs))
+        rest = self._decisions.render() + self._failed_ticks.render() + self._runs.render()
+        return generate_latest(self.registry) + rest.encode()
