@@ -148,6 +148,16 @@ def test_asking_together_is_asking_one_by_one(questions: list[Question], world: 
         assert (reading.failure, reading.series) == (None, 1)
 
 
+def test_a_selector_for_series_without_a_label_gets_theirs() -> None:
+    world: list[Series] = [({"__name__": "x"}, 5.0), ({"__name__": "x", "flag": "a"}, 7.0)]
+    questions: list[Question] = [
+        RatioQuestion(bad=f'x{{flag="{flag}"}}', total=f'x{{flag="{flag}"}}', window_seconds=300.0)
+        for flag in ("", "a")
+    ]
+    readings = together(questions, world, 200)
+    assert [readings[question].total for question in questions] == [5.0, 7.0]
+
+
 @given(questions=QUESTIONS, limit=st.integers(1, 4), raw=st.lists(st.sampled_from(["up", "down"])))
 def test_the_formula_states_the_number_of_queries(questions: list[Question], limit: int, raw: list[str]) -> None:
     asked = [*questions, *(QueryQuestion(query=text) for text in raw)]

@@ -296,15 +296,16 @@ async def test_basic_auth_comes_from_settings_or_from_the_address(server: Impost
     assert first == second == "Basic YW5uOmh1c2gtaHVzaA=="
 
 
+@pytest.mark.parametrize("padding", [0, 370, 380])
 async def test_no_secret_is_shown_even_when_the_server_echoes_it(
-    server: Impostor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Impostor, tmp_path: Path, capsys: pytest.CaptureFixture[str], padding: int
 ) -> None:
     token = tmp_path / "token"
     token.write_text("t0ken-of-the-realm")
 
     def echo(query: str) -> web.Response:
         headers, _ = server.requests[-1]
-        return api_error(403, "forbidden", "padding " * 45 + json.dumps(headers))
+        return api_error(403, "forbidden", "." * padding + headers["Authorization"] + headers["X-Key"])
 
     server.handle = echo
     url = server.url.replace("http://", "http://ann:passw0rd@") + "?key=query-key"
@@ -312,5 +313,5 @@ async def test_no_secret_is_shown_even_when_the_server_echoes_it(
         (reading,) = await measure(url, ASKED, headers={"X-Key": "header-key"}, **settings)
         shown = (reading.failure or "") + capsys.readouterr().out
         assert "forbidden" in shown
-        for secret in ("t0ken", "passw0rd", "header-key", "query-key", "YW5u"):
+        for secret in ("t0ken", "passw0rd", "header-", "query-key", "YW5u"):
             assert secret not in shown
