@@ -87,7 +87,7 @@ LEAKS: dict[str, Callable[[], object]] = {
 
 def _fail(report: Callable[[str], object], event: str) -> None:
     try:
-        {}[f"refused with {REGISTERED}"]
+        dict[str, str]()[f"refused with {REGISTERED}"]
     except KeyError:
         report(event)
 
