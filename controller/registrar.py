@@ -5,10 +5,11 @@ It starts nothing. Runs that are under way stay with the revisions they were sta
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -21,13 +22,15 @@ from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Run
 from controller.domain.sdkflag import new_flag
 from controller.domain.status import ApplyResult, Change
-from controller.errors import Invalid, Refused
+from controller.errors import Invalid, RampartError, Refused
 from controller.manifests.diff import diff
 from controller.manifests.lint import Surroundings, lint
 from controller.manifests.loader import Document, load
 from controller.manifests.problem import Problem, has_errors
 from controller.ports import Clock, FlagProvider, Store
 from controller.settings import Settings
+
+log = structlog.get_logger()
 
 Files = Sequence[tuple[str, bytes]]
 """(name as the author knows it, content)."""
@@ -72,13 +75,21 @@ class Stored(Struct, frozen=True, kw_only=True):
 
 
 class Registrar:
+    """`applied` is called after something was stored, so that this replica need not wait for its next look."""
+
     def __init__(
-        self, store: Store, providers: Mapping[str, FlagProvider], settings: Settings, clock: Clock
+        self,
+        store: Store,
+        providers: Mapping[str, FlagProvider],
+        settings: Settings,
+        clock: Clock,
+        applied: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._providers = providers
         self._settings = settings
         self._clock = clock
+        self._applied = applied
 
     async def apply(self, files: Files, actor: Actor, *, dry_run: bool, note: str = "") -> ApplyResult:
         """Policies, then flags, then plans, in whatever order and files they came.
@@ -96,6 +107,7 @@ class Registrar:
         if not dry_run:
             for edit in sorted(changed, key=lambda edit: SAVE_ORDER.index(type(edit.document))):
                 revisions[edit.label] = await self._save(edit, stored, actor, note)
+            await self._take_up(changed)
         return ApplyResult(
             applied=not dry_run,
             changes=[change for edit in edits for change in edit.changes],
@@ -103,6 +115,15 @@ class Registrar:
             pinned_runs=_pinned(changed, stored),
             warnings=warnings,
         )
+
+    async def _take_up(self, changed: Sequence[Edit]) -> None:
+        if self._applied is None or not changed:
+            return
+        try:
+            await self._applied()
+        except RampartError as error:
+            # It is stored, and every replica looks again within seconds.
+            log.warning("apply_not_taken_up_yet", error=str(error))
 
     async def _stored(self) -> Stored:
         plans, policies = await self._store.plans(), await self._store.policies()
@@ -271,6 +292,8 @@ def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
         return []
     objections = []
     names = list(known.variations)
+    if spec.off != _off_variation(known):
+        objections.append(f'{spec.key}: "{_off_variation(known)}" stays what it serves when off; make a new flag')
     if list(spec.variations)[: len(names)] != names:
         objections.append(
             f"{spec.key}: variations cannot be removed, renamed or reordered ({', '.join(names)}): contexts are "
@@ -285,14 +308,8 @@ def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
 
 
 def _redefined(config: FlagConfig, spec: FlagSpec, version: int) -> FlagConfig:
-    """New values and new variations at the end; who gets which of the old ones stays as it is."""
-    names = list(spec.variations)
-    data = {
-        **config.data,
-        "version": version,
-        "variations": [spec.variations[name] for name in names],
-        "offVariation": names.index(spec.off),
-    }
+    """New values, and new variations at the end; who gets which of the old ones stays as it is."""
+    data = {**config.data, "version": version, "variations": list(spec.variations.values())}
     return replace(config, version=version, variations=spec.variations, data=data)
 
 

@@ -6,7 +6,7 @@ Every route is behind a guard, except the ones in OPEN; a protected route that n
 from collections.abc import Sequence
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Router
 from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
@@ -68,7 +68,7 @@ def handlers(engine: Engine) -> list[ControllerRouterHandler]:
     return [*routers, Router("/", route_handlers=[health.PROTECTED_METRICS], **protected)]
 
 
-def _actor(request: Any) -> Actor:
+def _actor(request: Request[Any, Any, Any]) -> Actor:
     caller: Actor = request.user
     return caller
 

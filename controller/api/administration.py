@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from litestar import delete, get, post
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter
 
 from controller.access import Actor, digest, new_secret
 from controller.api.authentication import needs
@@ -20,7 +20,7 @@ from controller.api.bodies import (
     TokenView,
 )
 from controller.api.decoding import JsonBody
-from controller.api.engine import Engine, Served
+from controller.api.engine import Caller, Engine, Served
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import FlagConfig, SdkKey, Token
 from controller.domain.quantities import NAME_PATTERN, seconds
@@ -29,7 +29,7 @@ from controller.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 SDK_KEY_PREFIX = "sdk-"
 MAX_LIFETIME_SECONDS = 10 * 366 * 86_400
 
-PathName = Annotated[str, Parameter(pattern=NAME_PATTERN)]
+PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN)]
 
 
 @get("/flags", summary="The flags of the built-in provider", **needs("read"))
@@ -49,7 +49,7 @@ async def list_tokens(engine: Served) -> list[TokenView]:
     summary="Create a token; the answer shows its secret once",
     **needs("admin"),
 )
-async def create_token(engine: Served, actor: Actor, data: TokenBody) -> NewToken:
+async def create_token(engine: Served, actor: Caller, data: JSONBody[TokenBody]) -> NewToken:
     _within_reach(actor, data.environments)
     if any(token.name == data.name for token in await engine.store.tokens()):
         raise Conflict(f'a token is called "{data.name}" already; revoke it first or choose another name')
@@ -100,7 +100,7 @@ def _within_reach(actor: Actor, environments: Sequence[str]) -> None:
 
 
 @delete("/tokens/{name:str}", summary="Revoke a token", **needs("admin"))
-async def revoke_token(engine: Served, actor: Actor, name: PathName) -> None:
+async def revoke_token(engine: Served, actor: Caller, name: PathName) -> None:
     tokens = {token.name: token for token in await engine.store.tokens()}
     if name not in tokens:
         raise NotFound(f'no token is called "{name}"')
@@ -127,7 +127,7 @@ async def list_sdk_keys(engine: Served) -> list[SdkKeyView]:
     summary="Create an SDK key; the answer shows its secret once",
     **needs("admin"),
 )
-async def create_sdk_key(engine: Served, actor: Actor, data: SdkKeyBody) -> NewSdkKey:
+async def create_sdk_key(engine: Served, actor: Caller, data: JSONBody[SdkKeyBody]) -> NewSdkKey:
     actor.require("admin", data.environment)
     if any(key.name == data.name for key in await engine.store.sdk_keys()):
         raise Conflict(f'an SDK key is called "{data.name}" already; revoke it first or choose another name')
@@ -156,7 +156,7 @@ def _shown_key(key: SdkKey) -> dict[str, Any]:
 
 
 @delete("/sdk-keys/{name:str}", summary="Revoke an SDK key", **needs("admin"))
-async def revoke_sdk_key(engine: Served, actor: Actor, name: PathName) -> None:
+async def revoke_sdk_key(engine: Served, actor: Caller, name: PathName) -> None:
     key = next((key for key in await engine.store.sdk_keys() if key.name == name), None)
     if key is None:
         raise NotFound(f'no SDK key is called "{name}"')

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import FromQuery, QueryParameter
 
 from controller.api.authentication import needs
 from controller.api.bodies import AuditHead, AuditRecord
@@ -14,14 +14,14 @@ from controller.ports import Store
 
 PAGE = 1000
 
-After = Annotated[int, Parameter(ge=0, le=2**63 - 1, description="only rows with a higher sequence")]
-Limit = Annotated[int, Parameter(ge=1, le=PAGE)]
-RunId = Annotated[str | None, Parameter(query="run", pattern=r"^[a-z0-9._-]{1,100}#\d{1,10}$")]
+After = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="only rows with a higher sequence")]
+Limit = Annotated[int, QueryParameter(ge=1, le=PAGE)]
+RunId = Annotated[str | None, QueryParameter(pattern=r"^[a-z0-9._-]{1,100}#\d{1,10}$")]
 
 
 @get("/audit", summary="Audit rows in order, or the newest first", **needs("read"))
 async def list_audit(
-    engine: Served, after: After = 0, limit: Limit = 100, run: RunId = None, newest_first: bool = False
+    engine: Served, after: After = 0, limit: Limit = 100, run: RunId = None, newest_first: FromQuery[bool] = False
 ) -> list[AuditRecord]:
     rows = await engine.store.audit(after=after, limit=limit, run=run, newest_first=newest_first)
     return [_record(row) for row in rows]

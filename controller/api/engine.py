@@ -1,9 +1,10 @@
 """What the JSON door asks of the engine. The composition root hands over whoever answers to it."""
 
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from controller.access import Actor, TokenBook
 from controller.domain.status import (
@@ -85,5 +86,8 @@ class Engine(Protocol):
     async def doctor(self) -> list[Check]: ...
 
 
-Served = Annotated[Engine, Dependency(skip_validation=True)]
+Served = SkipValidation[NamedDependency[Engine]]
 """The engine as the handlers take it. A protocol cannot be validated, and it comes from us."""
+
+Caller = NamedDependency[Actor]
+"""Whose token it was."""

@@ -4,18 +4,18 @@ from typing import Annotated
 
 from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter
 
 from controller.access import Actor
 from controller.api.authentication import needs
 from controller.api.bodies import KillAnswer, KillBody, ResetBody
 from controller.api.decoding import JsonBody
-from controller.api.engine import Served
+from controller.api.engine import Caller, Served
 from controller.domain.quantities import KEY_PATTERN, NAME_PATTERN
 from controller.domain.status import KillStatus
 
-FlagKey = Annotated[str, Parameter(pattern=KEY_PATTERN, description="a flag's key, or the name of a plan")]
-Environment = Annotated[str, Parameter(pattern=NAME_PATTERN)]
+FlagKey = Annotated[str, PathParameter(pattern=KEY_PATTERN, description="a flag's key, or the name of a plan")]
+Environment = Annotated[str, PathParameter(pattern=NAME_PATTERN)]
 
 NO_REASON = KillBody()
 NOT_GIVEN = "no reason given"
@@ -48,7 +48,7 @@ UNCONFIRMED = {202: ResponseSpec(KillAnswer, description="Accepted; not yet read
     **needs("kill"),
 )
 async def kill_everywhere(
-    engine: Served, actor: Actor, key: FlagKey, data: KillBody = NO_REASON
+    engine: Served, actor: Caller, key: FlagKey, data: JSONBody[KillBody] = NO_REASON
 ) -> Response[KillAnswer]:
     return await _kill(engine, actor, key, None, data)
 
@@ -63,7 +63,7 @@ async def kill_everywhere(
     **needs("kill"),
 )
 async def kill_in_environment(
-    engine: Served, actor: Actor, environment: Environment, key: FlagKey, data: KillBody = NO_REASON
+    engine: Served, actor: Caller, environment: Environment, key: FlagKey, data: JSONBody[KillBody] = NO_REASON
 ) -> Response[KillAnswer]:
     return await _kill(engine, actor, key, environment, data)
 
@@ -89,7 +89,9 @@ async def _reset(
     summary="Release the named kills; the flag stays off",
     **needs("operate"),
 )
-async def reset_everywhere(engine: Served, actor: Actor, key: FlagKey, data: ResetBody) -> list[KillStatus]:
+async def reset_everywhere(
+    engine: Served, actor: Caller, key: FlagKey, data: JSONBody[ResetBody]
+) -> list[KillStatus]:
     return await _reset(engine, actor, key, None, data)
 
 
@@ -102,7 +104,7 @@ async def reset_everywhere(engine: Served, actor: Actor, key: FlagKey, data: Res
     **needs("operate"),
 )
 async def reset_in_environment(
-    engine: Served, actor: Actor, environment: Environment, key: FlagKey, data: ResetBody
+    engine: Served, actor: Caller, environment: Environment, key: FlagKey, data: JSONBody[ResetBody]
 ) -> list[KillStatus]:
     return await _reset(engine, actor, key, environment, data)
 

@@ -5,21 +5,21 @@ from typing import Annotated
 
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.api.authentication import needs
 from controller.api.bodies import ManifestsBody, NoteBody
 from controller.api.decoding import JsonBody
-from controller.api.engine import Commands, Served
+from controller.api.engine import Caller, Commands, Served
 from controller.domain.catalogue import PlanRevision, PolicyRevision, Scope
 from controller.domain.quantities import NAME_PATTERN
 from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunStatus
 from controller.errors import NotFound, RampartError
 
-PathName = Annotated[str, Parameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
-RunNumber = Annotated[int | None, Parameter(query="run", ge=1, le=2**31 - 1, description="number of the run")]
+PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
+RunNumber = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1, description="number of the run")]
 
 NO_NOTE = NoteBody()
 
@@ -68,7 +68,7 @@ async def explain(engine: Served, plan: PathName) -> Explanation:
     summary="Check, compare and apply manifests; starts nothing",
     **needs("author"),
 )
-async def apply_manifests(engine: Served, actor: Actor, data: ManifestsBody) -> ApplyResult:
+async def apply_manifests(engine: Served, actor: Caller, data: JSONBody[ManifestsBody]) -> ApplyResult:
     files = [(file.name, file.text.encode()) for file in data.files]
     preview = await engine.registrar.apply(files, actor, dry_run=True)
     if data.dry_run:
@@ -108,7 +108,9 @@ def _command(verb: str, summary: str, command: Command, *scopes: Scope) -> HTTPR
         summary=summary,
         **needs(*scopes),
     )
-    async def command_run(engine: Served, actor: Actor, plan: PathName, data: NoteBody = NO_NOTE) -> RunStatus:
+    async def command_run(
+        engine: Served, actor: Caller, plan: PathName, data: JSONBody[NoteBody] = NO_NOTE
+    ) -> RunStatus:
         return await command(engine.commands, plan, actor, data.note)
 
     return command_run
