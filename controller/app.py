@@ -13,6 +13,7 @@ from types import FrameType
 
 import structlog
 import uvicorn
+import uvloop
 
 from controller import __version__, access, api, channels, delivery, lastknown, providers, sources, telemetry
 from controller.announcer import Announcer
@@ -230,6 +231,7 @@ class Rampart:
             KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans
         )
         self.board.load(await self.store.flag_configs(), [held.kill for held in self.killer.in_force()])
+        await self.board.versions.secure()
         self.reconciler.forget_ended()
         self.metrics.audit_head((await self.store.audit_head())[0])
         self._remember()
@@ -311,8 +313,8 @@ def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code."""
     telemetry.configure_logging(settings.server.log_level)
     try:
-        uvicorn.Config(app="", loop="uvloop").setup_event_loop()
-        return asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings))
     except SettingsError as error:
         log.error("cannot_start", error=str(error))
         return 2

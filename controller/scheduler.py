@@ -65,7 +65,7 @@ class Scheduler:
     def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._timers.add_job(
             _guarded(name, work), "interval", seconds=seconds, id=name, max_instances=1, coalesce=True,
-            misfire_grace_time=None,
+            misfire_grace_time=None, next_run_time=self._clock.now(),
         )  # fmt: skip
 
     async def stop(self) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 from asyncpg import exceptions as pg
 
-from controller.errors import StoreUnavailable
+from controller.errors import Conflict, RampartError, StoreUnavailable
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -17,8 +17,10 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 ATTEMPTS = 4
 # The server rolled these back for certain, so that doing it again is safe.
 ROLLED_BACK = (pg.DeadlockDetectedError, pg.SerializationError)
+# InternalClientError: the server said goodbye to an idle connection, and its end is not read yet.
 UNAVAILABLE = (
     OSError,
+    pg.InternalClientError,
     TimeoutError,
     pg.InterfaceError,
     pg.PostgresConnectionError,
@@ -31,6 +33,13 @@ UNAVAILABLE = (
     pg.IdleInTransactionSessionTimeoutError,
     pg.LockNotAvailableError,
 )
+
+# What a constraint of the schema means to a person.
+TAKEN = {
+    "audit_entry_once": "this audit entry was recorded before; read the state again",
+    "tokens_digest_once": "another token has this secret; create one with a new secret",
+    "sdk_keys_digest_once": "another SDK key has this secret; create one with a new secret",
+}
 
 _log = structlog.get_logger()
 
@@ -50,11 +59,11 @@ class Connections:
         self._timeout = timeout_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
-    async def open(self) -> None:
+    async def open(self, dsn: str) -> None:
         """Connects to nothing yet: a database that is away now may come back later."""
         milliseconds = round(self._timeout * 1000)
         self._pool = await asyncpg.create_pool(
-            self._dsn,
+            dsn or self._dsn,
             min_size=0,
             max_size=self._pool_size,
             connection_class=_Connection,
@@ -118,19 +127,27 @@ class Connections:
             watchdog = loop.call_at(deadline, connection.terminate)
             try:
                 return await work(connection)
-            except pg.PostgresError:
-                raise
-            except BaseException:
-                # Whatever is still under way there, nobody else may meet it.
-                with contextlib.suppress(pg.InterfaceError):  # the watchdog was first
-                    connection.terminate()
+            except BaseException as error:
+                if not _leaves_it_usable(error):
+                    with contextlib.suppress(pg.InterfaceError):  # the watchdog was first
+                        connection.terminate()
                 raise
             finally:
                 watchdog.cancel()
                 await self._pool.release(connection)
+        except pg.UniqueViolationError as error:
+            if error.constraint_name in TAKEN:
+                raise Conflict(TAKEN[error.constraint_name]) from error
+            raise
         except pg.UndefinedTableError as error:
             raise StoreUnavailable(f"the database is not migrated ({error}); run `rampart migrate`") from error
         except UNAVAILABLE as error:
             if loop.time() >= deadline:
                 raise StoreUnavailable(f"the database did not answer within {self._timeout:g} s") from error
             raise StoreUnavailable(f"the database is not available: {error or type(error).__name__}") from error
+
+
+def _leaves_it_usable(error: BaseException) -> bool:
+    """Whether a connection can serve others after this: the server has answered and goes on."""
+    answered = isinstance(error, pg.PostgresError | RampartError)
+    return answered and not isinstance(error, UNAVAILABLE)

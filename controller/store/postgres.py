@@ -10,7 +10,6 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 import structlog
-from asyncpg.exceptions import UniqueViolationError
 from msgspec.structs import replace
 
 from controller.domain.audit import AuditEntry, AuditRow, canonical_body
@@ -46,12 +45,15 @@ _log = structlog.get_logger()
 class PostgresStore:
     """`connect` first. `timeout_seconds` bounds every call; after it the call raises StoreUnavailable."""
 
-    def __init__(self, dsn: str, *, pool_size: int = 8, timeout_seconds: float = 5.0) -> None:
+    def __init__(self, dsn: str = "", *, pool_size: int = 8, timeout_seconds: float = 5.0) -> None:
         self._database = Connections(dsn, pool_size=pool_size, timeout_seconds=timeout_seconds)
 
-    async def connect(self) -> None:
-        """Succeeds without a database, too: calls raise StoreUnavailable until there is one."""
-        await self._database.open()
+    async def connect(self, dsn: str = "") -> None:
+        """Succeeds without a database, too: calls raise StoreUnavailable until there is one.
+
+        `dsn` is for a server whose address is known only once it was started.
+        """
+        await self._database.open(dsn)
 
     async def close(self) -> None:
         await self._database.close()
@@ -174,6 +176,9 @@ class PostgresStore:
                 _log.error("revision_unreadable", kind=pin[0], name=pin[1], revision=pin[2], error=str(error))
         return documents
 
+    async def renew(self, owner: str, *, lease_seconds: float) -> None:
+        await self._database.execute(SQL["renew"], owner, lease_seconds)
+
     async def commit(self, change: Transition) -> int:
         after, flag = change.after, change.before.flag
         entry = replace(change.entry, run=after.id, run_version=after.version)
@@ -294,10 +299,7 @@ class PostgresStore:
 
     async def _save_secret(self, query: str, secret: Token | SdkKey, entry: AuditEntry) -> None:
         values = (secret.name, secret.digest, rows.document(secret))
-        try:
-            await self._database.fetchval(SQL[query], *values, entry.id, canonical_body(entry))
-        except UniqueViolationError as error:
-            raise Conflict(f"the secret of {secret.name} is already in use under another name") from error
+        await self._database.fetchval(SQL[query], *values, entry.id, canonical_body(entry))
 
     async def revoke_token(self, name: str, entry: AuditEntry) -> bool:
         revoked = await self._database.fetchval(SQL["revoke_token"], name, entry.id, canonical_body(entry))

@@ -168,6 +168,15 @@ ON CONFLICT (run) DO UPDATE SET document = EXCLUDED.document
 -- Make a run due now.
 UPDATE runs SET next_check_at = now() WHERE id = $1
 
+-- name: renew
+-- Prolong the leases of an owner that have not ended, by $2 seconds from now.
+UPDATE runs SET lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+WHERE id IN (
+    SELECT id FROM runs
+    WHERE active AND lease_owner = $1 AND lease_expires_at > now()
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+);
+
 -- name: release
 -- Give up the leases of an owner.
 UPDATE runs SET lease_owner = NULL, lease_expires_at = NULL
