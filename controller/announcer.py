@@ -97,11 +97,12 @@ class Announcer:
             del self._owed[sequence]
 
     async def close(self) -> None:
-        """Stop delivering. What was not taken stays unannounced and is told by the next start."""
+        """Stop delivering and close the channels. What was not taken is told after the next start."""
         for lane in self._lanes.values():
             if lane.task is not None:
                 lane.task.cancel()
                 await asyncio.wait([lane.task])
+            await lane.channel.close()
 
     async def _take(self, sequence: int, entry: AuditEntry) -> None:
         names = recipients(entry, await self._plans(entry)) if entry.action in EVENTS else []
