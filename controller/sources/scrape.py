@@ -81,6 +81,8 @@ class ScrapeSource:
     def start(self) -> None:
         """Scrape from now on, each target on its own beat."""
         self._loops = [asyncio.create_task(self._scrape_forever(target)) for target in self._targets]
+        for loop in self._loops:
+            loop.add_done_callback(_report_end)
 
     async def scrape(self) -> None:
         """Scrape every target once, now."""
@@ -192,6 +194,12 @@ class ScrapeSource:
             if batch.template.metric in target.memory.refused:
                 return Failure(f"{self._name}: {target.shown}: {self._overflow(target)}")
         return None
+
+
+def _report_end(loop: asyncio.Task[None]) -> None:
+    """A loop ends by being cancelled; anything else is a defect, and its target stays stale."""
+    if not loop.cancelled():
+        log.error("scrape_loop_ended", error=repr(loop.exception()))
 
 
 def _health(target: Target, now: float) -> TargetHealth:

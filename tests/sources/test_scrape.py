@@ -110,6 +110,7 @@ async def test_a_target_that_fails_is_stale_at_once_and_says_why() -> None:
             (200, "<html>log in</html>", "does not expose metrics"),
             (200, 'hits{code="200"} 1\nhits{code="200"} 2\n', "exposes hits twice"),
             (200, 'hits{code="200"} lots\n', "does not expose metrics"),
+            (200, f'hits{{code="200"}} {"9" * 400}\n', "does not expose metrics"),
             (200, "x" * (17 * 1024 * 1024), "exposes more than 16 MiB"),
         ):
             server.status, server.render = status, partial(str, body)
