@@ -23,7 +23,8 @@ from tests.support.rollouts import make_plan, make_run
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 ACTIONS: tuple[Action, ...] = get_args(Action)
-FINAL_PHASES = ("completed", "killed", "abandoned")
+FINAL_PHASES: tuple[Phase, ...] = ("completed", "killed", "abandoned")
+LOWERING: tuple[Action, ...] = ("pause", "step_back", "lower", "kill")
 PAGE = Path(__file__).parents[2] / "docs" / "state-machine.md"
 
 
@@ -33,7 +34,7 @@ def test_the_table_speaks_of_every_phase_and_of_no_other() -> None:
     assert {action for row in TRANSITIONS.values() for action in row} <= set(ACTIONS)
 
 
-@pytest.mark.parametrize(("phase", "action"), product(PHASES, ACTIONS))
+@pytest.mark.parametrize(("phase", "action"), list(product(PHASES, ACTIONS)))
 def test_every_phase_and_action_leads_on_or_is_refused_by_name(phase: Phase, action: Action) -> None:
     if action in TRANSITIONS[phase]:
         assert next_phase(phase, action) == TRANSITIONS[phase][action]
@@ -65,7 +66,7 @@ def test_a_paused_run_rises_only_by_being_resumed_first() -> None:
 
 
 def test_actions_that_lower_never_lead_to_a_phase_that_rises() -> None:
-    for phase, action in product(PHASES, ("pause", "step_back", "lower", "kill")):
+    for phase, action in product(PHASES, LOWERING):
         assert TRANSITIONS[phase].get(action) != "progressing"
 
 
