@@ -14,12 +14,16 @@ class SdkKeyBook:
 
     def __init__(self) -> None:
         self.loaded = False
-        self._environments: dict[bytes, str] = {}
+        self._by_digest: dict[bytes, SdkKey] = {}
 
     def load(self, keys: Iterable[SdkKey]) -> None:
-        self._environments = {key.digest: key.environment for key in keys}
+        self._by_digest = {key.digest: key for key in keys}
         self.loaded = True
+
+    def all(self) -> list[SdkKey]:
+        return list(self._by_digest.values())
 
     def environment_of(self, authorization: str) -> str | None:
         """The environment that the header's key reads, or None. A digest lookup leaks nothing about the key."""
-        return self._environments.get(digest(authorization.removeprefix(SCHEME_PREFIX)))
+        key = self._by_digest.get(digest(authorization.removeprefix(SCHEME_PREFIX)))
+        return key.environment if key else None

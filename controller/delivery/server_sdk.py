@@ -13,6 +13,7 @@ from litestar.handlers import ASGIRouteHandler, asgi
 from litestar.types import Receive, Scope, Send
 
 from controller.delivery.keys import SdkKeyBook
+from controller.ports import Clock
 from controller.snapshot import FlagBoard, Subscription
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ class ServerSdkDoor:
         self,
         board: FlagBoard,
         keys: SdkKeyBook,
+        clock: Clock,
         *,
         max_streams: int = MAX_STREAMS,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
@@ -49,6 +51,7 @@ class ServerSdkDoor:
         self.event_posts = 0
         self._board = board
         self._keys = keys
+        self._clock = clock
         self._max_streams = max_streams
         self._heartbeat_seconds = heartbeat_seconds
 
@@ -93,12 +96,13 @@ class ServerSdkDoor:
             log.warning("stream_refused", environment=environment, open_streams=self.open_streams)
             await _busy(send, b"too many streams are open on this replica; try again\n")
         else:
-            async with self._subscribed(environment, receive) as subscription:
+            async with self._subscription(environment, receive) as subscription:
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await self._pump(subscription, environment, _header(scope, b"authorization"), send)
 
     @asynccontextmanager
-    async def _subscribed(self, environment: str, receive: Receive) -> AsyncIterator[Subscription]:
+    async def _subscription(self, environment: str, receive: Receive) -> AsyncIterator[Subscription]:
+        began = self._clock.monotonic()
         self.open_streams += 1
         subscription = self._board.subscribe(environment)
         watch = asyncio.create_task(_end_on_disconnect(receive, subscription))
@@ -108,6 +112,8 @@ class ServerSdkDoor:
             self.open_streams -= 1
             self._board.unsubscribe(environment, subscription)
             watch.cancel()
+            seconds = round(self._clock.monotonic() - began, 3)
+            log.debug("stream_closed", environment=environment, open_seconds=seconds)
 
     async def _pump(self, subscription: Subscription, environment: str, authorization: str, send: Send) -> None:
         """Until the board, the client, the key or a client's slowness ends it."""
@@ -151,8 +157,8 @@ class ServerSdkDoor:
             await _answer(send, 400, (b"connection", b"close"), TEXT, body=b"more than 5 MB of events at once\n")
 
 
-def handlers(board: FlagBoard, keys: SdkKeyBook) -> list[ASGIRouteHandler]:
-    return ServerSdkDoor(board, keys).handlers()
+def handlers(board: FlagBoard, keys: SdkKeyBook, clock: Clock) -> list[ASGIRouteHandler]:
+    return ServerSdkDoor(board, keys, clock).handlers()
 
 
 def _header(scope: Scope, name: bytes) -> str:
