@@ -64,9 +64,17 @@ def kill(
     receipts = present(answer, output, KillAnswer, lambda killed: receipt_lines(killed.kills)).kills
     if output == "text":
         say(f"stays off until: rampart reset {name}")
-        if any(receipt.confirmed_at is None for receipt in receipts):
-            say(f"watch it being confirmed: rampart status {name} --watch")
+        for plan in _unconfirmed_plans(receipts):
+            say(f"watch it being confirmed: rampart status {plan} --watch")
     return Exit.OK
+
+
+def _unconfirmed_plans(receipts: Sequence[KillReceipt]) -> list[str]:
+    return sorted({_plan_of(one.run) for one in receipts if one.run and one.confirmed_at is None})
+
+
+def _plan_of(run: str) -> str:
+    return run.partition("#")[0]
 
 
 def _sent(server: Connection, name: str, environment: str | None, body: dict[str, Any]) -> Answer:
@@ -171,7 +179,7 @@ def _covered(
 
 
 def _named(kill: KillStatus, name: str) -> bool:
-    return kill.flag.key == name or (kill.run or "").partition("#")[0] == name
+    return kill.flag.key == name or (kill.run is not None and _plan_of(kill.run) == name)
 
 
 def _of_plan(server: Connection, name: str, in_force: Sequence[KillStatus]) -> list[KillStatus]:

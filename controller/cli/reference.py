@@ -122,7 +122,7 @@ def _documented(context: click.Context) -> Iterator[str]:
     yield from ("", f"### `{context.command_path}`", "")
     yield from _prose(command.help or "")
     yield from ("", "```", " ".join([context.command_path, *command.collect_usage_pieces(context)]), "```")
-    options = [param.get_help_record(context) for param in command.get_params(context) if param.name != "help"]
+    options = [param.get_help_record(context) for param in command.params]
     shown = [record for record in options if record is not None]
     if shown:
         yield from ("", "| option | |", "|---|---|")

@@ -19,6 +19,7 @@ from controller.cli.watch import Goal, follow_until, parse_goal, watch_json, wat
 from controller.domain.rollout import Phase
 from controller.domain.status import Explanation, PlanSummary, RunStatus
 
+POLL_SECONDS = 5.0
 PHASE_EXITS: dict[Phase, Exit] = {
     "completed": Exit.OK,
     "paused": Exit.PAUSED,
@@ -77,8 +78,9 @@ def status(name: str, watch: bool, server: Connection, output: str) -> int:
         present(fetch_status(server, name), output, RunStatus, lambda run: status_screen(run, datetime.now(UTC)))
         return Exit.OK
     first = fetch_status(server, name)
+    impatient = server.within(POLL_SECONDS)
     show = watch_json if output == "json" else watch_screen if sys.stdout.isatty() else watch_lines
-    return PHASE_EXITS[show(first, lambda: fetch_status(server, _run_of(first)))]
+    return PHASE_EXITS[show(first, lambda: fetch_status(impatient, _run_of(first)))]
 
 
 def _run_of(answer: Answer) -> str:
@@ -125,7 +127,8 @@ def wait(name: str, goal: str, timeout: float | None, server: Connection, output
     wanted = parse_goal(goal)
     first = fetch_status(server, name)
     wanted.check_stage(first.decode(RunStatus))
-    answer = follow_until(wanted, first, lambda: fetch_status(server, _run_of(first)), timeout)
+    impatient = server.within(POLL_SECONDS)
+    answer = follow_until(wanted, first, lambda: fetch_status(impatient, _run_of(first)), timeout)
     run = answer.decode(RunStatus)
     present(answer, output, RunStatus, lambda run: [f"{run.id} is {run.phase}: {run.reason}"])
     return _verdict(wanted, run)

@@ -40,7 +40,7 @@ VERDICTS: dict[str, tuple[str, str]] = {
 }
 FINAL: frozenset[Phase] = frozenset({"completed", "killed", "abandoned"})
 
-_COMPARISON = re.compile(r"(?P<operator>[<>]=?)\s*(?:(?P<multiple>[\d.]+x) baseline)?")
+_COMPARISON = re.compile(r"(?P<operator>[<>]=?)\s*(?:(?P<multiple>[\d.]+x) baseline|\S+)(?P<rest>.*)", re.DOTALL)
 
 
 def phase_text(phase: Phase) -> str:
@@ -65,7 +65,7 @@ def age(at: datetime, now: datetime) -> str:
 
 
 def status_screen(run: RunStatus, now: datetime) -> list[str]:
-    lines = [_header(run), *_identity(run, now), _exposure(run, now), _stages(run.stages)]
+    lines = [_header(run), *_identity(run, now), _exposure(run, now), _stages(run)]
     if run.rules:
         lines += ["", *rule_table(run.rules)]
     lines += ["", f"reason    {run.reason or 'no decision yet'}"]
@@ -121,18 +121,19 @@ def _observed(run: RunStatus, now: datetime) -> str:
     return f"{shown} {click.style('≠ differs', fg='red', bold=True)}, {when}"
 
 
-def _stages(stages: Sequence[StageStatus]) -> str:
-    return "stages    " + "    ".join(_stage(number, stage) for number, stage in enumerate(stages, 1))
+def _stages(run: RunStatus) -> str:
+    over = run.ended_at is not None
+    return "stages    " + "    ".join(_stage(number, stage, over) for number, stage in enumerate(run.stages, 1))
 
 
-def _stage(number: int, stage: StageStatus) -> str:
+def _stage(number: int, stage: StageStatus, over: bool) -> str:
     title = f"{number} {stage.name} {exposure_text(stage.exposure)}"
     bake = duration_text(stage.bake_seconds)
     if stage.state == "done":
         return f"{title} {click.style('✔', fg='green')}"
     if stage.state == "current":
         baked = duration_text(stage.baked_seconds) if stage.baked_seconds >= 1 else "0s"
-        return click.style(f"{title} ▶ {baked}/{bake}", bold=True)
+        return click.style(f"{title} {'■' if over else '▶'} {baked}/{bake}", bold=not over)
     gate = ", approval" if stage.needs_approval else ""
     return click.style(f"{title} ◌ {bake}{gate}", dim=True)
 
@@ -177,12 +178,12 @@ def _rule_row(rule: RuleStatus, several: bool) -> list[str]:
 
 
 def limit_text(rule: RuleStatus) -> str:
-    """`> 1 %`; for a multiple of the baseline `> 620 ms (2x)`; the condition itself while the limit is unknown."""
+    """`> 1 %`, `> 620 ms (2x)`, `> 10 % and baseline(error_rate) < 1%`; the condition while no limit is known."""
     found = _COMPARISON.search(rule.condition)
     if found is None or rule.limit is None:
         return rule.condition
     multiple = f" ({found['multiple']})" if found["multiple"] else ""
-    return f"{found['operator']} {quantity(rule.limit, rule.unit)}{multiple}"
+    return f"{found['operator']} {quantity(rule.limit, rule.unit)}{multiple}{found['rest']}"
 
 
 def _for_text(rule: RuleStatus) -> str:
@@ -226,7 +227,7 @@ def _receipt(receipt: KillReceipt) -> list[str]:
     if receipt.confirmed_at:
         took = (receipt.confirmed_at - receipt.accepted_at).total_seconds()
         ticks.append(f"{click.style('✔', fg='green')} read back off {clock(receipt.confirmed_at)}")
-        ticks.append(f"({duration_text(took)})")
+        ticks.append(f"({quantity(took, 'seconds')})")
     lines = [click.style(title, bold=True), "  " + "   ".join(ticks)]
     if receipt.replicas:
         lines.append(f"  reached {', '.join(receipt.replicas)}")

@@ -1,0 +1,105 @@
+"""Secrets are shown once; the server is asked how it is."""
+
+import json
+
+import pytest
+
+from controller import __version__
+from controller.domain.status import Check
+from tests.cli.answers import NOW
+from tests.cli.conftest import Rampart
+from tests.cli.stub_server import Reply, StubServer
+
+TOKEN_VIEW = {
+    "name": "ci",
+    "scopes": ["read", "operate"],
+    "environments": [],
+    "created_at": NOW,
+    "created_by": "admin",
+    "expires_at": None,
+}
+KEY_VIEW = {"name": "shop", "environment": "production", "created_at": NOW, "created_by": "admin"}
+SECRET = "rampart_only-once"
+
+
+def test_the_secret_alone_is_on_stdout(rampart: Rampart, server: StubServer) -> None:
+    server.answers("POST", "tokens", Reply({**TOKEN_VIEW, "secret": SECRET}, 201))
+    told = rampart(
+        *["token", "create", "ci", "--scope", "read", "--scope", "operate"],
+        *["--environment", "production", "--expires", "30d"],
+    )
+    assert told.stdout == f"{SECRET}\n"
+    assert SECRET not in told.stderr
+    assert "shown once" in told.stderr
+    wanted = {"name": "ci", "scopes": ["read", "operate"], "environments": ["production"], "expires_in": "30d"}
+    assert server.bodies("tokens") == [wanted]
+
+
+def test_a_token_without_limits_is_asked_for_as_such(rampart: Rampart, server: StubServer) -> None:
+    server.answers("POST", "tokens", Reply({**TOKEN_VIEW, "secret": SECRET}, 201))
+    shown = rampart("token", "create", "ci", "--scope", "read", "-o", "json").stdout
+    assert json.loads(shown)["secret"] == SECRET
+    assert server.bodies("tokens") == [{"name": "ci", "scopes": ["read"], "environments": [], "expires_in": None}]
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--scope", "everything"], ["--scope", "read", "--expires", "soon"], ["--expires", "30d"]]
+)
+def test_a_wrong_scope_or_lifetime_is_a_usage_error(
+    rampart: Rampart, server: StubServer, wrong: list[str]
+) -> None:
+    assert rampart("token", "create", "ci", *wrong).returncode == 2
+    assert server.asked == []
+
+
+def test_tokens_are_listed_and_revoked(rampart: Rampart, server: StubServer) -> None:
+    server.answers("GET", "tokens", [TOKEN_VIEW])
+    server.answers("DELETE", "tokens/ci", Reply(None, 204))
+    assert rampart("token").stdout == rampart("token", "list").stdout
+    assert rampart("token", "-o", "json").stdout.startswith("[")
+    told = rampart("token", "revoke", "ci")
+    assert (told.returncode, told.stderr) == (0, "revoked ci\n")
+    assert json.loads(rampart("token", "revoke", "ci", "-o", "json").stdout) is None
+
+
+def test_sdk_keys_are_created_listed_and_revoked(rampart: Rampart, server: StubServer) -> None:
+    server.answers("POST", "sdk-keys", Reply({**KEY_VIEW, "secret": "sdk-once"}, 201))
+    server.answers("GET", "sdk-keys", [KEY_VIEW])
+    server.answers("DELETE", "sdk-keys/shop", Reply(None, 204))
+    assert rampart("sdk-key", "create", "shop", "--environment", "production").stdout == "sdk-once\n"
+    assert server.bodies("sdk-keys") == [{"name": "shop", "environment": "production"}]
+    assert "production" in rampart("sdk-key", "list").stdout
+    assert rampart("sdk-key", "revoke", "shop").returncode == 0
+
+
+def test_doctor_says_what_to_do_and_exits_with_one(rampart: Rampart, server: StubServer) -> None:
+    server.answers(
+        "GET",
+        "doctor",
+        [
+            Check(name="database", ok=True, detail="answers in 2 ms"),
+            Check(name="source prod-prometheus", ok=False, detail="connection refused", fix="check its url"),
+        ],
+    )
+    told = rampart("doctor")
+    assert told.returncode == 1
+    assert told.stdout.splitlines() == [
+        "✔ database: answers in 2 ms",
+        "✖ source prod-prometheus: connection refused",
+        "    → check its url",
+    ]
+
+
+def test_version_shows_both_sides(rampart: Rampart, server: StubServer) -> None:
+    server.answers("GET", "version", {"version": "0.9.9"})
+    assert rampart("version").stdout == f"rampart {__version__}\nserver  0.9.9\n"
+    alone = rampart("version", "-o", "json", "--url", "http://127.0.0.1:1")
+    assert alone.returncode == 0
+    assert json.loads(alone.stdout) == {"client": __version__, "server": None}
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_settings_that_are_wrong_stop_the_server_with_a_sentence(rampart: Rampart, command: str) -> None:
+    told = rampart(command, "--config", "/nowhere/rampart.toml")
+    assert told.returncode == 2
+    assert told.stderr == "error: settings: settings file /nowhere/rampart.toml does not exist\n"
