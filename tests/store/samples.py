@@ -11,7 +11,7 @@ from controller.domain.catalogue import Claim, Kill, Transition
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Action, Run, transition
-from controller.store.postgres import PostgresStore
+from controller.ports import Store
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
@@ -99,7 +99,7 @@ def change(before: Run, action: Action, *, raises: bool = False, **values: Any) 
     return Transition(before=before, after=after, entry=entry(action), raises=raises, **values)
 
 
-async def started(store: PostgresStore, name: str = "checkout-v2") -> Run:
+async def started(store: Store, name: str = "checkout-v2") -> Run:
     """A run in its first stage: plan and policy applied, run created, start committed."""
     created = await created_run(store, name)
     step = change(created, "start", raises=True)
@@ -107,12 +107,12 @@ async def started(store: PostgresStore, name: str = "checkout-v2") -> Run:
     return step.after
 
 
-async def created_run(store: PostgresStore, name: str = "checkout-v2") -> Run:
+async def created_run(store: Store, name: str = "checkout-v2") -> Run:
     await store.save_policy(policy(), entry())
     await store.save_plan(plan(name), entry())
     return await store.create_run(pending_run(name), entry("start"))
 
 
-async def claim_one(store: PostgresStore, owner: str = "replica-a", *, lease_seconds: float = 30.0) -> Claim:
+async def claim_one(store: Store, owner: str = "replica-a", *, lease_seconds: float = 30.0) -> Claim:
     (claim,) = await store.claim_due(owner, limit=10, lease_seconds=lease_seconds)
     return claim

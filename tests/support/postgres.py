@@ -1,6 +1,7 @@
 """A real embedded PostgreSQL for tests: one server per xdist worker, a database of its own for each test."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -28,7 +29,7 @@ class Server:
         self.pid = pid
 
     def dsn(self, database: str) -> str:
-        return urlsplit(self._dsn)._replace(path=f"/{database}").geturl().replace(":/", "://", 1)
+        return self._dsn.replace("@/rampart?", f"@/{database}?")
 
     async def prepare(self) -> None:
         await self._administer(f"CREATE DATABASE {TEMPLATE}")
@@ -101,4 +102,6 @@ class Frozen:
 
     def __exit__(self, *_: object) -> None:
         for pid in self._stopped:
-            os.kill(pid, signal.SIGCONT)
+            # One that goes on may end the others, when it was told to while it was stopped.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,80 @@
+"""PostgreSQL killed in the middle of commits: each of them happened whole, or not at all."""
+
+import asyncio
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+from controller.domain.audit import verify_chain
+from controller.domain.catalogue import Transition
+from controller.domain.rollout import Action, Observations, Run
+from controller.errors import StoreUnavailable
+from controller.store.embedded import EmbeddedPostgres
+from controller.store.migrations import migrate
+from controller.store.postgres import PostgresStore
+from tests.store.samples import change, started
+
+NAMES = ("one", "two", "three", "four")
+KILLS = 4
+
+
+async def available(store: PostgresStore, run_id: str) -> tuple[Run, Observations]:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                found = await store.run(run_id)
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+            else:
+                assert found is not None
+                return found
+
+
+async def test_every_commit_is_whole_or_absent_after_postgres_was_killed(tmp_path: Path) -> None:
+    embedded = EmbeddedPostgres(tmp_path)
+    dsn = await embedded.start()
+    await migrate(dsn)
+    store = PostgresStore(dsn, timeout_seconds=3.0)
+    await store.connect()
+    runs = [await started(store, name) for name in NAMES]
+    lost: list[Transition] = []
+    done = asyncio.Event()
+
+    async def turn(run: Run) -> None:
+        """Pause and resume without end; an unknown outcome is settled by reading, as the reconciler does."""
+        while not done.is_set():
+            action: Action = "pause" if run.phase == "progressing" else "resume"
+            step = change(run, action, raises=action == "resume", observations=Observations(bake=run.version))
+            try:
+                await store.commit(step)
+            except StoreUnavailable:
+                lost.append(step)
+                stored, observations = await available(store, run.id)
+                happened = await store.committed(step.entry.id)
+                # State, audit entry and observations tell the same story.
+                assert (stored == step.after) is (happened is not None)
+                assert (observations == step.observations) is (happened is not None)
+                run = stored
+            else:
+                run = step.after
+
+    turning = [asyncio.create_task(turn(run)) for run in runs]
+    for _ in range(KILLS):
+        await asyncio.sleep(0.3)
+        before = embedded.pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        await available(store, runs[0].id)
+    done.set()
+    await asyncio.gather(*turning)
+
+    assert lost
+    rows = await store.audit(limit=100_000)
+    assert verify_chain(rows).problem is None
+    audited = Counter(json.loads(row.body)["run"] for row in rows)
+    for run in runs:
+        assert (await available(store, run.id))[0].version == audited[run.id]
+    await store.close()
+    await embedded.stop()

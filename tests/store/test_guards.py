@@ -1,0 +1,302 @@
+"""What must hold when several replicas, people and kills meet in one database."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeAlias
+
+import asyncpg
+import msgspec
+import pytest
+
+from controller.domain.audit import verify_chain
+from controller.domain.rollout import ACTIVE_PHASES, Observations, Run
+from controller.errors import Conflict, KillInForce, NotFound, StaleLease
+from controller.ports import Store
+from controller.store.postgres import PostgresStore
+from controller.store.queries import SQL
+from tests.store.samples import FLAG, change, claim_one, created_run, entry, kill, pending_run, plan, started
+
+Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture
+async def raw(database: str) -> AsyncIterator[Raw]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+async def version_of(store: Store, run: Run) -> int:
+    found = await store.run(run.id)
+    assert found is not None
+    return found[0].version
+
+
+async def waiting_for_a_lock(raw: Raw, count: int = 1) -> None:
+    """Until that many sessions of this database wait for a lock."""
+    async with asyncio.timeout(10):
+        while True:
+            waiting = await raw.fetchval(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            if waiting >= count:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_a_commit_on_an_old_version_changes_nothing(store: Store) -> None:
+    run = await created_run(store)
+    await store.commit(change(run, "start", raises=True))
+    rows_before = await store.audit()
+    with pytest.raises(Conflict, match="version 2, not 1") as refused:
+        await store.commit(change(run, "start", raises=True, observations=Observations(bake=9.0)))
+    assert type(refused.value) is Conflict
+    assert await store.audit() == rows_before
+    assert (await store.run(run.id) or (None, None))[1] == Observations()
+
+
+async def test_a_commit_without_the_lease_changes_nothing(store: Store) -> None:
+    run = await started(store)
+    stale = await claim_one(store, "replica-a", lease_seconds=0.0)
+    fresh = await claim_one(store, "replica-b")
+    with pytest.raises(StaleLease, match="no longer holds"):
+        await store.commit(change(run, "pause", lease_epoch=stale.lease_epoch))
+    assert await version_of(store, run) == run.version
+    await store.commit(change(run, "pause", lease_epoch=fresh.lease_epoch))
+
+
+async def test_a_lease_that_ran_out_is_stale_though_nobody_took_it(store: Store) -> None:
+    run = await started(store)
+    claim = await claim_one(store, lease_seconds=0.0)
+    with pytest.raises(StaleLease):
+        await store.commit(change(run, "pause", lease_epoch=claim.lease_epoch))
+
+
+async def test_a_released_lease_is_stale(store: Store) -> None:
+    run = await started(store)
+    claim = await claim_one(store)
+    await store.release("replica-a")
+    with pytest.raises(StaleLease):
+        await store.commit(change(run, "pause", lease_epoch=claim.lease_epoch))
+
+
+async def test_a_person_needs_no_lease(store: Store) -> None:
+    run = await started(store)
+    await claim_one(store)
+    await store.commit(change(run, "pause"))
+    assert await version_of(store, run) == run.version + 1
+
+
+@pytest.mark.parametrize("lost", ["lease", "epoch", "owner", "version"])
+async def test_observations_of_a_stale_holder_are_dropped(store: Store, lost: str) -> None:
+    run = await started(store)
+    claim = await claim_one(store, "replica-a", lease_seconds=0.0 if lost in ("lease", "epoch") else 30.0)
+    if lost == "epoch":
+        await claim_one(store, "replica-a")
+    if lost == "version":
+        await store.commit(change(run, "pause"))
+    owner = "replica-b" if lost == "owner" else "replica-a"
+    await store.save_observations(owner, [(claim, Observations(bake=99.0), 3600.0)])
+    assert (await store.run(run.id) or (None, None))[1] == Observations()
+
+
+async def test_a_raise_after_a_kill_is_refused_and_a_lowering_is_not(store: Store) -> None:
+    run = await started(store)
+    await store.record_kill(kill(), entry("kill"))
+    with pytest.raises(KillInForce, match="was killed"):
+        await store.commit(change(run, "advance", raises=True))
+    stored = await store.run(run.id)
+    assert stored is not None
+    assert await store.commit(change(stored[0], "reset")) == 6
+
+
+async def test_a_raise_that_meets_a_kill_under_way_waits_for_it_and_loses(store: Store, raw: Raw) -> None:
+    """The kill began after the raise was decided and ends after the raise was sent."""
+    run = await started(store)
+    under_way = raw.transaction()
+    await under_way.start()
+    await raw.fetchval(SQL["lock_flag"], FLAG.provider, FLAG.environment, FLAG.key)
+    await raw.execute(SQL["add_kill"], "kill-1", FLAG.provider, FLAG.environment, FLAG.key, "{}")
+    raising = asyncio.create_task(store.commit(change(run, "advance", raises=True)))
+    await waiting_for_a_lock(raw)
+    assert not raising.done()
+    await under_way.commit()
+    with pytest.raises(KillInForce):
+        await raising
+    assert await version_of(store, run) == run.version
+
+
+async def test_a_kill_that_meets_a_raise_under_way_waits_for_it_and_wins(store: Store, raw: Raw) -> None:
+    run = await started(store)
+    under_way = raw.transaction()
+    await under_way.start()
+    assert await committed_by(raw, run) is not None
+    killing = asyncio.create_task(store.record_kill(kill(), entry("kill")))
+    await waiting_for_a_lock(raw)
+    await under_way.commit()
+    assert await killing is True
+    stored = await store.run(run.id)
+    assert stored is not None
+    assert (stored[0].phase, stored[0].version) == ("killed", run.version + 2)
+
+
+async def committed_by(raw: Raw, run: Run) -> int | None:
+    """The store's own commit statement for an advance, on a connection of the test's."""
+    step = change(run, "advance", raises=True)
+    sequence: int | None = await raw.fetchval(
+        SQL["commit"],
+        *(FLAG.provider, FLAG.environment, FLAG.key, True, run.kill_epoch),
+        *(step.after.phase, step.after.version, msgspec.json.encode(step.after).decode(), 0.0),
+        *(run.id, run.version, None, None, step.entry.id, "{}"),
+    )
+    return sequence
+
+
+async def test_of_many_commits_on_one_version_one_happens(store: Store) -> None:
+    run = await started(store)
+    outcomes = await asyncio.gather(
+        *(store.commit(change(run, "pause")) for _ in range(12)), return_exceptions=True
+    )
+    assert sum(isinstance(outcome, int) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 11
+    assert await version_of(store, run) == run.version + 1
+
+
+async def test_a_kill_merged_by_twenty_at_once_is_recorded_once(store: Store) -> None:
+    run = await started(store)
+    recorded = await asyncio.gather(*(store.record_kill(kill(), entry("kill")) for _ in range(20)))
+    assert sorted(recorded) == [False] * 19 + [True]
+    assert await store.kill_epoch(FLAG) == 1
+    assert await version_of(store, run) == run.version + 1
+    actions = [msgspec.json.decode(row.body)["action"] for row in await store.audit()]
+    assert actions.count("kill") == 1
+
+
+async def test_of_many_starts_for_one_flag_one_happens(store: Store) -> None:
+    first = await created_run(store)
+    await store.commit(change(first, "abandon"))
+    outcomes = await asyncio.gather(
+        *(store.create_run(pending_run(), entry("start")) for _ in range(8)), return_exceptions=True
+    )
+    assert Counter(type(outcome) for outcome in outcomes) == {Run: 1, Conflict: 7}
+
+
+async def test_two_replicas_never_hold_the_same_run(store: Store) -> None:
+    for number in range(20):
+        await started(store, f"plan-{number}")
+    claims = await asyncio.gather(
+        *(store.claim_due(f"replica-{number}", limit=7, lease_seconds=30) for number in range(6))
+    )
+    held = Counter(claim.run.id for batch in claims for claim in batch)
+    assert set(held.values()) == {1}
+    # What another session had locked was passed over, not lost.
+    rest = await store.claim_due("replica-x", limit=100, lease_seconds=30)
+    assert len(held) + len(rest) == 20
+
+
+async def test_plans_saved_at_once_get_every_revision_once(store: Store) -> None:
+    saved = await asyncio.gather(*(store.save_plan(plan(bake=f"{n}m"), entry()) for n in range(1, 9)))
+    assert sorted(revision.revision for revision in saved) == list(range(1, 9))
+
+
+async def test_whatever_meets_whatever_versions_equal_audit_rows_and_the_chain_holds(
+    store: Store, database: str
+) -> None:
+    """Two replicas and people at random on few flags: also the test that no lock order makes a deadlock."""
+    chance = random.Random(7)
+    other = PostgresStore(database, pool_size=4)
+    await other.connect()
+    names = ["one", "two", "three"]
+    for name in names:
+        await started(store, name)
+    refused: Counter[str] = Counter()
+    numbers = iter(range(10_000))
+
+    async def act(which: PostgresStore | Store, name: str) -> None:
+        found = await which.latest_run(name)
+        assert found is not None
+        run = found[0]
+        doings: list[Awaitable[object]] = [
+            which.claim_due("replica", limit=5, lease_seconds=chance.choice([0.0, 5.0])),
+            which.record_kill(kill(f"kill-{next(numbers)}", name), entry("kill")),
+            which.save_plan(plan(name, bake=f"{next(numbers) + 1}m"), entry()),
+            which.create_run(pending_run(name), entry("start")),
+        ]
+        if run.phase == "pending":
+            doings.append(which.commit(change(run, "start", raises=True)))
+        if run.phase == "progressing":
+            doings += [which.commit(change(run, "advance", raises=True)), which.commit(change(run, "pause"))]
+        if run.phase == "paused":
+            doings.append(which.commit(change(run, "resume", raises=True)))
+        if run.phase == "killed" and run.kill_id:
+            doings.append(which.reset_kills(run.flag, [run.kill_id], entry("reset")))
+        chosen = chance.choice(doings)
+        for doing in doings:
+            if doing is not chosen and asyncio.iscoroutine(doing):
+                doing.close()
+        await chosen
+
+    async def worker(which: PostgresStore | Store) -> None:
+        for _ in range(40):
+            try:
+                await act(which, chance.choice(names))
+            except (Conflict, NotFound) as error:
+                refused[type(error).__name__] += 1
+
+    await asyncio.gather(*(worker(which) for which in (store, other) for _ in range(4)))
+    await other.close()
+
+    rows = await store.audit(limit=10_000)
+    assert verify_chain(rows).problem is None
+    assert await store.audit_head() == (rows[-1].sequence, rows[-1].hash)
+    audited = Counter(json.loads(row.body)["run"] for row in rows)
+    assert len(rows) > 100
+    for name in names:
+        for number in range(1, 1000):
+            found = await store.run(f"{name}#{number}")
+            if found is None:
+                break
+            assert audited[found[0].id] == found[0].version
+    active = [run for run, _ in await store.latest_runs() if run.phase in ACTIVE_PHASES]
+    in_force = {each.kill.flag for each in await store.active_kills()}
+    assert not in_force & {run.flag for run in active}
+
+
+async def test_the_chain_fails_after_one_byte_is_changed(store: Store, raw: Raw) -> None:
+    await started(store)
+    assert verify_chain(await store.audit()).problem is None
+    await raw.execute("UPDATE audit SET body = replace(body, 'dana', 'danb') WHERE sequence = 3")
+    assert "row 3 was changed" in str(verify_chain(await store.audit()).problem)
+
+
+async def test_the_chain_fails_after_a_row_is_removed(store: Store, raw: Raw) -> None:
+    await started(store)
+    await raw.execute("DELETE FROM audit WHERE sequence = 2")
+    assert "row 2 is missing" in str(verify_chain(await store.audit()).problem)
+
+
+async def test_finished_runs_cost_a_claim_nothing(store: Store, raw: Raw) -> None:
+    run = await started(store)
+    await store.commit(change(run, "complete"))
+    await raw.execute(
+        """
+        INSERT INTO runs (id, plan, number, provider, environment, key, phase, version, state, created_at)
+        SELECT plan || '#' || n, plan, n, provider, environment, key, phase, version, state, created_at
+        FROM runs, generate_series(2, 10001) AS n
+        """
+    )
+    for name in ("one", "two"):
+        await started(store, name)
+    await raw.execute("VACUUM ANALYZE runs")
+    explained = await raw.fetchval(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {SQL['claim_due']}", "replica-a", 1000, 30.0
+    )
+    (top,) = json.loads(explained)
+    assert "runs_due" in explained
+    assert '"Node Type": "Seq Scan", "Relation Name": "runs"' not in " ".join(explained.split())
+    # Thousands of pages hold the finished runs; only those of the two active ones are read.
+    assert top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"] < 60
