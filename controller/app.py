@@ -146,8 +146,11 @@ class Rampart:
             await self.scheduler.stop()
             with contextlib.suppress(StoreUnavailable):  # the leases end by themselves
                 await self.store.release(self.owner)
-        for part in (self.announcer, *self.sources.values(), *self.providers.values()):
-            await part.close()
+        await self.announcer.close()
+        for source in self.sources.values():
+            await source.close()
+        for provider in self.providers.values():
+            await provider.close()
         await self.store.close()
         if self.embedded:
             await self.embedded.stop()

@@ -247,7 +247,8 @@ def _raise_or_wait(
 ) -> Decision:
     stage = plan.spec.stages[target]
     if not blocks and stage.approval and not _asked(run, target):
-        text = f"{stage.name} ({exposure_text(stage.share)}) waits for approval from {', '.join(stage.approval.from_)}"
+        asked = ", ".join(stage.approval.from_)
+        text = f"{stage.name} ({exposure_text(stage.share)}) waits for approval from {asked}"
         return _stay(run, "request_approval", "policy", text)
     shut = closed(plan.spec.schedule, now)
     if shut:

@@ -12,7 +12,6 @@ from controller.domain.evidence import Outcome
 from controller.domain.plan import FlagRef
 from controller.domain.rollout import Block, Phase
 
-
 StageState = Literal["done", "current", "ahead"]
 
 
