@@ -1,6 +1,7 @@
 """`lint`: everything that is wrong with some files, taken together and with what the server knows."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from controller.domain.flag import Flag
 from controller.domain.plan import RolloutPlan
@@ -10,6 +11,7 @@ from controller.manifests.loader import Loaded, Manifest, load
 from controller.manifests.plan_checks import PLAN_CHECKS
 from controller.manifests.policy_checks import POLICY_CHECKS
 from controller.manifests.problem import Problem, did_you_mean, has_errors
+from controller.manifests.reader import MAX_PROBLEMS
 
 __all__ = ["Surroundings", "lint"]
 
@@ -44,7 +46,7 @@ def _file_problems(loaded: Loaded, context: Context) -> Iterator[Problem]:
     yield from loaded.problems
     tentative = has_errors(loaded.problems)
     for manifest in (*loaded.documents, *loaded.partial):
-        for problem in _checked(manifest, context):
+        for problem in islice(_checked(manifest, context), MAX_PROBLEMS):
             if problem.severity == "error" or not tentative:
                 yield problem
 

@@ -147,7 +147,7 @@ def _is_foreign(version: Node) -> bool:
 
 
 def _partial(
-    value: dict[str, Any],
+    value: Any,
     wanted: type[RolloutPlan] | type[GuardrailPolicy] | type[Flag],
     unsound: frozenset[Path],
 ) -> tuple[Document, frozenset[str]] | None:
@@ -156,7 +156,7 @@ def _partial(
     Lint runs a check only when everything it reads is sound, so the holes are never looked at.
     """
     broken = {str(path[1]) for path in unsound if path[0] == "spec" and len(path) > 1}
-    if not isinstance(value.get("spec"), dict) or ("spec",) in unsound:
+    if ("spec",) in unsound or not isinstance(value.get("spec"), dict):
         return None
     spec_type = next(one.type for one in msgspec.structs.fields(wanted) if one.name == "spec")
     parts: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import combinations
+from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from controller.domain.binding import is_value, param_problems, value_message
@@ -163,7 +163,7 @@ def check_freezes(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
         message = f'the freeze "{freeze.name}" ends before it starts'
         path: Path = ("spec", "schedule", "freezes", index, "to")
         yield manifest.problem(path, "R030", message, f"write a time after {freeze.from_}")
-    for (_start, end, first), (later_start, _end, second) in combinations(sorted(sound), 2):
+    for (_start, end, first), (later_start, _end, second) in pairwise(sorted(sound)):
         if later_start < end:
             freezes = spec.schedule.freezes
             message = f'the freezes "{freezes[first].name}" and "{freezes[second].name}" overlap'

@@ -1,6 +1,6 @@
 """What can be wrong with a guardrail policy beyond its shape."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from controller.domain.binding import is_value, placeholders, value_message
 from controller.domain.conditions import (
@@ -18,11 +18,12 @@ from controller.domain.quantities import seconds
 from controller.manifests import promql
 from controller.manifests.checks import Check, Context, reading
 from controller.manifests.loader import Manifest
-from controller.manifests.problem import Problem, did_you_mean, nearest
+from controller.manifests.problem import Problem, did_you_mean, listed, nearest
 from controller.manifests.structure import Path
 
 Problems = Iterator[Problem]
 
+NOTHING = Condition(())
 SHAPES = "bad and total (two counters), or histogram and quantile, or query"
 
 
@@ -41,6 +42,8 @@ def parsed(rule: Rule) -> Condition | None:
 
 
 def check_conditions(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
+    # A metric with a mistake of its own is defined all the same.
+    defined = manifest.node_at(("spec", "metrics")).entries
     for index, rule in enumerate(spec.rules):
         path: Path = ("spec", "rules", index, "if")
         try:
@@ -50,29 +53,36 @@ def check_conditions(manifest: Manifest, spec: PolicySpec, _: Context) -> Proble
             yield manifest.problem(path, "R010", f"{error}", error.help, part=part)
             continue
         for comparison in comparisons(condition):
-            yield from _check_comparison(manifest, spec, path, rule.condition, comparison)
-        if uses_baseline(condition) and spec.baseline is None:
+            if comparison.metric not in defined:
+                part = (comparison.offset, len(comparison.metric))
+                yield _undefined_metric(manifest, path, comparison.metric, defined, part)
+
+
+def _undefined_metric(
+    manifest: Manifest, path: Path, name: str, defined: Iterable[str], part: tuple[int, int]
+) -> Problem:
+    close = nearest(name, defined)
+    message = f'metric "{name[:60]}" is not defined in this policy. defined: {listed(defined)}'
+    help_text = f'did you mean "{close}"?' if close else "define it under metrics:"
+    return manifest.problem(path, "R010", message, help_text, part=part)
+
+
+def check_units(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
+    for index, rule in enumerate(spec.rules):
+        for comparison in comparisons(parsed(rule) or NOTHING):
+            metric = spec.metrics.get(comparison.metric)
+            misfit = _unit_misfit(metric, comparison.unit, comparison.number) if metric else None
+            if misfit is not None:
+                part = _limit_part(rule.condition, comparison)
+                yield manifest.problem(("spec", "rules", index, "if"), "R010", *misfit, part=part)
+
+
+def check_baseline(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
+    for index, rule in enumerate(spec.rules):
+        if spec.baseline is None and uses_baseline(parsed(rule) or NOTHING):
             message = f'rule "{rule.id}" compares with a baseline, but the policy declares none'
             help_text = "write baseline: { from: control, fallback: before } below spec:"
-            yield manifest.problem(path, "R013", message, help_text)
-
-
-def _check_comparison(
-    manifest: Manifest, spec: PolicySpec, path: Path, text: str, comparison: Comparison
-) -> Problems:
-    metric = spec.metrics.get(comparison.metric)
-    if metric is None:
-        close = nearest(comparison.metric, spec.metrics)
-        message = (
-            f'metric "{comparison.metric[:60]}" is not defined in this policy. defined: {", ".join(spec.metrics)}'
-        )
-        help_text = f'did you mean "{close}"?' if close else "define it under metrics:"
-        yield manifest.problem(path, "R010", message, help_text, part=(comparison.offset, len(comparison.metric)))
-        return
-    misfit = _unit_misfit(metric, comparison.unit, comparison.number)
-    if misfit is not None:
-        message, help_text = misfit
-        yield manifest.problem(path, "R010", message, help_text, part=_limit_part(text, comparison))
+            yield manifest.problem(("spec", "rules", index, "if"), "R013", message, help_text)
 
 
 def _limit_part(text: str, comparison: Comparison) -> tuple[int, int]:
@@ -123,7 +133,7 @@ def check_floors(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
         if unit == "x baseline":
             yield manifest.problem(path, "R010", "a floor is absolute", "write it with its unit, as in 20ms")
             continue
-        relative = [one for one in comparisons(parsed(rule) or Condition(())) if one.unit == "x baseline"]
+        relative = [one for one in comparisons(parsed(rule) or NOTHING) if one.unit == "x baseline"]
         if not relative and parsed(rule) is not None:
             message = f'rule "{rule.id}" has a floor but no limit relative to a baseline'
             yield manifest.problem(
@@ -321,7 +331,9 @@ def check_rule_scope(manifest: Manifest, spec: PolicySpec, _: Context) -> Proble
 
 
 POLICY_CHECKS: tuple[Check[PolicySpec], ...] = (
-    Check(check_conditions, reading("rules", "metrics", "baseline")),
+    Check(check_conditions, reading("rules")),
+    Check(check_units, reading("rules", "metrics")),
+    Check(check_baseline, reading("rules", "baseline")),
     Check(check_floors, reading("rules", "metrics")),
     Check(check_rule_ids, reading("rules")),
     Check(check_harm, reading("rules")),

@@ -2,14 +2,18 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
 
+MAX_CANDIDATES = 600  # time zone names fit in
+MAX_LISTED = 20
+
 Severity = Literal["error", "warning"]
 
 
-class Span(Struct, frozen=True, order=True):
+class Span(Struct, frozen=True, order=True, gc=False):
     """1-based line and column of the first character, and how many characters to underline on that line."""
 
     line: int
@@ -44,9 +48,9 @@ def render(problem: Problem) -> str:
     severity = "" if problem.severity == "error" else f" {problem.severity}:"
     lines = [f"{problem.file}:{problem.line}:{problem.column}: {problem.code}{severity} {problem.message}"]
     if problem.source_line.strip():
-        gutter = " " * max(len(str(problem.line)), 2)
-        lines += [f"{gutter} |", f"{problem.line:>{len(gutter)}}| {problem.source_line.rstrip()}"]
-        lines.append(f"{gutter} | {_indent(problem)}{'^' * _visible_length(problem)}")
+        width = max(len(str(problem.line)), 3)
+        lines += [f"{'':{width}}|", f"{problem.line:>{width}}|{problem.source_line.rstrip()}"]
+        lines.append(f"{'':{width}}|{_indent(problem)}{'^' * _visible_length(problem)}")
     if problem.help:
         lines.append(f"   = help: {problem.help}")
     return "\n".join(lines)
@@ -63,7 +67,7 @@ def _visible_length(problem: Problem) -> int:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` was most likely meant to be, or nothing."""
-    lowered = {candidate.lower(): candidate for candidate in known}
+    lowered = {candidate.lower(): candidate for candidate in islice(known, MAX_CANDIDATES)}
     found = difflib.get_close_matches(word.lower()[:100], lowered, n=1, cutoff=0.6)
     return lowered[found[0]] if found else ""
 
@@ -73,4 +77,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     close = nearest(word, choices)
     if close:
         return f'did you mean "{close}"?'
-    return f"known: {', '.join(sorted(choices))}" if choices else ""
+    return f"known: {listed(sorted(choices))}" if choices else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names with commas, cut short where nobody would read on."""
+    shown = list(islice(names, MAX_LISTED + 1))
+    return ", ".join(shown[:MAX_LISTED]) + (", …" if len(shown) > MAX_LISTED else "")

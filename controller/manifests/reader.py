@@ -17,7 +17,7 @@ from controller.manifests.problem import Problem, Severity, Span
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
-MAX_NODES = 10_000
+MAX_NODES = 5_000
 MAX_DOCUMENTS = 100
 MAX_PROBLEMS = 100
 LONGEST_SHOWN = 400
@@ -32,6 +32,9 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+UNREADABLE = object()
+"""The value of a scalar whose problem has been reported."""
+
 INTEGER_LIMIT = 2**63
 
 
@@ -44,7 +47,8 @@ class Mark(Protocol):
     def column(self) -> int: ...
 
 
-class Node(Struct, kw_only=True, eq=False):
+# A tree without cycles: the garbage collector need not walk thousands of nodes while a hostile file is read.
+class Node(Struct, kw_only=True, eq=False, gc=False):
     """A value and where it stands; `owner` is the span of the key it belongs to, its own without one.
 
     `text` is what a scalar was written as; `keys` are the spans of a map's keys.
@@ -60,15 +64,21 @@ class Node(Struct, kw_only=True, eq=False):
     text: str = ""
     exact: bool = False
     quote: int = 0
-    items: list["Node"] = field(default_factory=list)
-    entries: dict[str, "Node"] = field(default_factory=dict)
-    keys: dict[str, Span] = field(default_factory=dict)
+    items: list["Node"] = field(default_factory=lambda: _NO_ITEMS)
+    entries: dict[str, "Node"] = field(default_factory=lambda: _NO_ENTRIES)
+    keys: dict[str, Span] = field(default_factory=lambda: _NO_KEYS)
 
     def part(self, offset: int, length: int) -> Span:
         """The span of some characters of a scalar's text; of the whole scalar when they cannot be located."""
         if not self.exact:
             return self.span
         return Span(self.span.line, self.span.column + self.quote + offset, length)
+
+
+# Shared by all scalars, which have neither items nor entries.
+_NO_ITEMS: list[Node] = []
+_NO_ENTRIES: dict[str, Node] = {}
+_NO_KEYS: dict[str, Span] = {}
 
 
 class Source(Struct, frozen=True):
@@ -130,27 +140,16 @@ def read(text: bytes | str, file: str) -> Read:
             builder.take(event)
     except _Stop as stop:
         builder.problems.append(stop.problem)
-    if not builder.documents and not builder.problems:
-        builder.problems.append(
-            source.problem(
-                Span(1, 1), "R000", "the file holds no document", "write apiVersion: rampart/v1 and kind"
-            )
-        )
+        # What half a document lacks may stand in its other half.
+        builder.documents[-1:] = []
     return Read(source, builder.documents, builder.problems)
 
 
 def _decoded(text: bytes | str, source: Source) -> str:
-    # Counting bytes first keeps a large file from costing anything.
     size = len(text) if isinstance(text, bytes) or len(text) > MAX_BYTES else len(text.encode(errors="replace"))
     if size > MAX_BYTES:
-        raise _Stop(
-            source.problem(
-                Span(1, 1),
-                "R000",
-                f"the file has {size} bytes; at most {MAX_BYTES} are read",
-                "split it into several",
-            )
-        )
+        message = f"the file is larger than {MAX_BYTES // 1024} KiB"
+        raise _Stop(source.problem(Span(1, 1), "R000", message, "split it into several"))
     if isinstance(text, str):
         return text.removeprefix("\ufeff")
     try:
@@ -230,7 +229,8 @@ class _Builder:
         if len(self._open) >= MAX_DEPTH:
             self._stop(event, f"nested deeper than {MAX_DEPTH} levels")
         kind: Literal["list", "map"] = "list" if isinstance(event, yaml.SequenceStartEvent) else "map"
-        node = Node(kind=kind, span=_span(event), owner=_span(event))
+        span = _span(event)
+        node = Node(kind=kind, span=span, owner=span, items=[], entries={}, keys={})
         self._add(node, event)
         self._open.append(_Open(node))
 
@@ -315,10 +315,9 @@ class _Builder:
         else:
             return text
         if not math.isfinite(number) or abs(number) > INTEGER_LIMIT - 1:
-            self._report(
-                span, "R003", f"{text[:40]} is not a finite number of ordinary size", "write a number, or quote it"
-            )
-            return None
+            message = f"{text[:40]} is not a finite number of ordinary size"
+            self._report(span, "R003", message, "write a number, or quote it")
+            return UNREADABLE
         return number
 
 

@@ -23,7 +23,7 @@ from controller.domain.quantities import (
 )
 from controller.domain.schedule import days_of
 from controller.manifests.problem import Problem, Span, did_you_mean, nearest
-from controller.manifests.reader import Node, Source
+from controller.manifests.reader import MAX_PROBLEMS, UNREADABLE, Node, Source
 
 Path = tuple[str | int, ...]
 
@@ -48,7 +48,7 @@ def _days(days: str) -> None:
     try:
         days_of(AllowedWindow(days=days, from_="00:00", to="24:00"))
     except ValueError as error:
-        raise ValueError(f'"{days}" is no list of days; write mon-thu or sat,sun') from error
+        raise ValueError(f'"{days}" is no list of days') from error
 
 
 SPELLINGS: Mapping[str, Spelling] = {
@@ -57,7 +57,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     NAME_PATTERN: Spelling("a name", 'lower-case letters, digits, "-", "_" and "."'),
     KEY_PATTERN: Spelling("a flag key", 'letters, digits, "-", "_" and "."'),
     DAYS_PATTERN: Spelling("days", "mon-thu or sat,sun", _days),
-    CLOCK_PATTERN: Spelling("a time of day", '"09:00"'),
+    CLOCK_PATTERN: Spelling("a time of day", '"09:00" or "24:00"'),
     LOCAL_TIME_PATTERN: Spelling("a date", "2026-11-26 or 2026-11-26T08:00", datetime.fromisoformat),
 }
 
@@ -75,8 +75,15 @@ class Checked(Struct, frozen=True):
 
 def check(node: Node, wanted: type[Struct], source: Source) -> Checked:
     walker = _Walker(source)
-    value = walker.walk(node, types.type_info(wanted), ())
+    try:
+        value = walker.walk(node, types.type_info(wanted), ())
+    except _TooManyProblems:
+        return Checked(None, frozenset({("spec",)}), walker.problems)
     return Checked(value, frozenset(walker.unsound), walker.problems)
+
+
+class _TooManyProblems(Exception):
+    """The file is not what it claims to be; more findings would help nobody."""
 
 
 class _Walker:
@@ -86,6 +93,9 @@ class _Walker:
         self._source = source
 
     def walk(self, node: Node, wanted: types.Type, path: Path) -> Any:
+        if node.value is UNREADABLE:
+            self.unsound.add(path)
+            return None
         match wanted:
             case types.Metadata():
                 return self.walk(node, wanted.type, path)
@@ -104,7 +114,12 @@ class _Walker:
 
     def wrong(self, path: Path, span: Span, message: str, help_text: str = "") -> None:
         self.unsound.add(path)
-        self.problems.append(self._source.problem(span, "R003", message, help_text))
+        self._report(span, "R003", message, help_text)
+
+    def _report(self, span: Span, code: str, message: str, help_text: str) -> None:
+        self.problems.append(self._source.problem(span, code, message, help_text))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _TooManyProblems
 
     def _union(self, node: Node, wanted: types.UnionType, path: Path) -> Any:
         if node.kind == "scalar" and node.value is None:
@@ -138,8 +153,7 @@ class _Walker:
                 continue
             message = f'unknown key "{name[:60]}" in {_label(path)}'
             choices = [other for other in names if other not in node.entries] or names
-            problem = self._source.problem(node.keys[name], "R002", message, did_you_mean(name, choices))
-            self.problems.append(problem)
+            self._report(node.keys[name], "R002", message, did_you_mean(name, choices))
             meant = nearest(name, [other for other in names if other not in entries])
             if meant:
                 entries[meant] = entry
@@ -192,10 +206,8 @@ class _Walker:
                 pass
             case types.LiteralType():
                 choices = [str(value) for value in wanted.values]
-                expected = f"must be {_choice(choices)}"
-                self.wrong(
-                    path, node.span, f"{_label(path)} {expected}{_found(node)}", did_you_mean(node.text, choices)
-                )
+                message = f"{_label(path)} must be {_choice(choices)}{_found(node)}"
+                self.wrong(path, node.span, message, _closest(node.text, choices))
             case types.BoolType() if isinstance(node.value, bool):
                 pass
             case types.IntType() if isinstance(node.value, int) and not isinstance(node.value, bool):
@@ -225,9 +237,7 @@ class _Walker:
             if spelling.check:
                 spelling.check(text)
         except ValueError as error:
-            self.wrong(
-                path, span, f'{prefix}"{text[:60]}" is not {spelling.name}: {error}', f"write {spelling.example}"
-            )
+            self.wrong(path, span, f"{_label(path)}: {error}", f"write {spelling.example}")
 
     def _check_bounds(
         self, number: float, wanted: types.IntType | types.FloatType, path: Path, span: Span
@@ -251,7 +261,7 @@ def plain(node: Node) -> Any:
         case "list":
             return [plain(item) for item in node.items]
         case _:
-            return node.value
+            return None if node.value is UNREADABLE else node.value
 
 
 def path_text(path: Path) -> str:
@@ -288,6 +298,11 @@ def _wanted(wanted: types.Type) -> str:
             return _choice([str(value) for value in values])
         case _:
             return "something else"
+
+
+def _closest(text: str, choices: list[str]) -> str:
+    close = nearest(text, choices)
+    return f'did you mean "{close}"?' if close else ""
 
 
 def _choice(choices: list[str]) -> str:
