@@ -1,0 +1,95 @@
+"""What came of it: the checks that decide the exit code, the summary, and where to look next."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from controller.demo.script import BAD, FLAGS, GOOD
+from controller.demo.server_api import Record, ServerApi
+from controller.demo.storefront import Storefront
+from controller.domain.status import RunStatus
+
+# Steps between decisions, which would only make the story longer.
+UNTOLD = frozenset({"confirm", "kill_confirmed"})
+
+
+class Finding(Struct, frozen=True):
+    ok: bool
+    text: str
+
+
+def plan_of(record: Record) -> str | None:
+    """The plan a decision is about; None for rows that tell no story."""
+    entry = record.entry
+    plan = (entry.run or "").rpartition("#")[0]
+    return plan if plan in FLAGS and entry.action not in UNTOLD else None
+
+
+def findings(api: ServerApi, statuses: Mapping[str, RunStatus], shops: Sequence[Storefront]) -> list[Finding]:
+    good, bad = statuses[GOOD], statuses[BAD]
+    kills = [record.entry for record in api.audit(0) if record.entry.action == "kill"]
+    by_policy = [entry for entry in kills if entry.run == bad.id and entry.cause == "policy"]
+    chain = api.verify_audit()
+    served = [shop.served() for shop in shops]
+    return [
+        Finding(good.phase == "completed", f"{GOOD}: {good.reason}"),
+        _served(GOOD, served, "on"),
+        Finding(bad.phase == "killed" and bool(by_policy), f"{BAD}: {bad.reason}"),
+        _served(BAD, served, "off"),
+        Finding(
+            chain.problem is None,
+            f"audit log: {chain.rows} rows, the hash chain {chain.problem or 'verifies'}",
+        ),
+    ]
+
+
+def _served(flag: str, served: Sequence[dict[str, dict[str, dict[str, int]]]], wanted: str) -> Finding:
+    """Whether every context of every shop, the staff included, gets `wanted` from the SDK."""
+    counts: Counter[str] = Counter()
+    for shop in served:
+        for cohort in shop[flag].values():
+            counts.update(cohort)
+    shares = ", ".join(f"{variation} to {count}" for variation, count in counts.most_common())
+    return Finding(
+        set(counts) == {wanted},
+        f"{flag}: the SDKs of {len(served)} shops now serve {shares} contexts, staff included",
+    )
+
+
+def summary(found: Sequence[Finding], records: Sequence[Record], elapsed: float) -> RenderableType:
+    story = Table(title="What happened", title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in ("UTC", "plan", "decision"):
+        story.add_column(column, no_wrap=column != "decision", overflow="fold")
+    for record in records:
+        if plan := plan_of(record):
+            story.add_row(f"{record.entry.at:%H:%M:%S}", plan, Text(record.entry.reason))
+    checks = [
+        Text(f"{'✔' if finding.ok else '✘'} {finding.text}", style="green" if finding.ok else "red")
+        for finding in found
+    ]
+    good = all(finding.ok for finding in found)
+    verdict = "Both rollouts ended as they should" if good else "Something did not end as it should"
+    return Group("", story, "", *checks, "", Text(f"{verdict}, after {elapsed:.0f} s.", style="bold"))
+
+
+def look_around(port: int, token_file: Path, shop_port: int) -> RenderableType:
+    return Text(
+        f"""
+Everything stays up until Ctrl-C. Look around from another terminal:
+
+  export RAMPART_URL=http://127.0.0.1:{port} RAMPART_TOKEN_FILE={token_file}
+  rampart list
+  rampart status {GOOD}
+  rampart explain {BAD}
+  rampart kill {GOOD} -m "just to see"
+  rampart reset {BAD}
+  rampart audit list
+  curl 'http://127.0.0.1:{shop_port}/{GOOD}?user=anna'
+""",
+        no_wrap=True,
+    )
