@@ -1,0 +1,80 @@
+# Everything a contributor runs. `make` alone lists it.
+# Works with GNU Make 3.81 (macOS): nothing here may need a newer one.
+
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+  $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUNTIME := $(VENV)/runtime-is-installed
+DEV := $(VENV)/dev-is-installed
+UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-peers check format bench schema lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME) ## Watch one rollout complete and one be killed (ARGS="--fast --exit")
+	@$(BIN)/rampart demo $(ARGS)
+
+test: $(DEV) ## Run all tests that need nothing from outside this repository
+	$(BIN)/python -m pytest -n 2 --ignore=tests/peers $(ARGS)
+
+test-peers: $(DEV) ## Install Prometheus (Debian) if missing, then run the tests that need it
+	tests/peers/install.sh
+	$(BIN)/python -m pytest tests/peers $(ARGS)
+
+check: $(DEV) ## Everything CI runs: format, lint, types, import contracts, all tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+	$(MAKE) test-peers
+
+format: $(DEV) ## Format the code and fix what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV) ## Run the benchmarks, each beside its floor
+	@for file in bench/bench_*.py; do name=$${file#bench/}; echo "== $${name%.py}"; \
+	  $(BIN)/python -m bench.$${name%.py} $(ARGS) || exit 1; done
+
+schema: $(DEV) ## Regenerate docs/schema and docs/state-machine.md
+	$(BIN)/rampart schema --write
+	$(BIN)/python -c "from controller.domain.diagram import state_diagram; print(state_diagram(), end='')" > docs/state-machine.md
+
+lock: ## Pin all dependencies anew, with hashes (needs uv)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/"; exit 1; }
+	$(COMPILE) --upgrade pyproject.toml --extra dev --output-file requirements-dev.lock
+	$(COMPILE) --upgrade pyproject.toml --constraint requirements-dev.lock --output-file requirements.lock
+	echo hatchling | $(COMPILE) --upgrade - --no-annotate --constraint requirements-dev.lock --output-file requirements-build.lock
+	@if grep -nE '://|^ *-(-index-url|-extra-index-url|-find-links|i |f )' $(LOCKS); then \
+	  echo "A lock file holds an address (above): the hashes must be enough."; exit 1; fi
+
+clean: ## Remove the environment and all caches; never your data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. Every package comes from a lock file and is checked against its hash.
+
+$(RUNTIME): requirements.lock requirements-build.lock pyproject.toml
+	@test -n "$(PYTHON)" || { \
+	  echo "Rampart needs Python 3.11 or newer with its venv module, and found none."; \
+	  echo "Debian, Ubuntu: apt install python3 python3-venv    macOS: brew install python@3.13"; \
+	  echo "Installed elsewhere? make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@echo "Installing into $(VENV) with $(PYTHON); this happens once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --require-hashes -r requirements-build.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.lock
+	@echo "Installing the tools for development into $(VENV); this happens once."
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
