@@ -13,7 +13,7 @@ from litestar.types import ControllerRouterHandler
 
 from controller.access import Actor
 from controller.api import administration, audit, health, kills, plans
-from controller.api.admission import MAX_BODY_BYTES, Admission
+from controller.api.admission import MAX_BODY_BYTES, budget_of
 from controller.api.authentication import authenticated
 from controller.api.engine import Engine
 from controller.api.openapi import openapi_config
@@ -40,7 +40,7 @@ HEALTH = [health.healthz, health.readyz]
 def handlers(engine: Engine) -> list[ControllerRouterHandler]:
     """Everything under /api/v1, and /healthz, /readyz and /metrics. The OpenAPI page comes with its config."""
     guard = authenticated(engine)
-    requests, urgent = Admission(REQUESTS_AT_ONCE), Admission(KILLS_AT_ONCE)
+    requests, urgent = budget_of(REQUESTS_AT_ONCE), budget_of(KILLS_AT_ONCE)
     open_metrics = engine.settings.server.allow_unauthenticated_metrics
 
     def served() -> Engine:

@@ -14,7 +14,7 @@ from controller.ports import Store
 
 PAGE = 1000
 
-After = Annotated[int, QueryParameter(ge=0, le=2**63 - 1, description="only rows with a higher sequence")]
+After = Annotated[int, QueryParameter(ge=0, le=2**53, description="only rows with a higher sequence")]
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE)]
 RunId = Annotated[str | None, QueryParameter(pattern=r"^[a-z0-9._-]{1,100}#\d{1,10}$")]
 

@@ -240,6 +240,7 @@ class FakeEngine:
         self.commands = FakeCommands(self)
         self.kills = FakeKills(self.clock)
         self.registrar = Registrar(self.store, providers or {}, self.settings, self.clock)
+        self.minted: dict[str, Token] = {}
         self.not_ready: list[str] = []
         self.sdk_keys_reloaded = 0
 
@@ -257,7 +258,8 @@ class FakeEngine:
             created_by="test",
             expires_at=START + timedelta(seconds=expires_in) if expires_in is not None else None,
         )
-        self.tokens.load([*(one for one in self.tokens.all() if one.name != name), token])
+        self.minted[name] = token
+        self.tokens.load([*self.tokens.all(), token])
         return f"rampart_{name}"
 
     def headers(self, *scopes: Scope, environments: tuple[str, ...] = ()) -> dict[str, str]:
@@ -271,7 +273,7 @@ class FakeEngine:
         return b"rampart_build_info 1\n"
 
     async def tokens_changed(self) -> None:
-        self.tokens.load(await self.store.tokens())
+        self.tokens.load([*await self.store.tokens(), *self.minted.values()])
 
     async def sdk_keys_changed(self) -> None:
         self.sdk_keys_reloaded += 1

@@ -160,6 +160,6 @@ async def test_a_wrong_query_is_a_400_that_names_the_parameter(
 
 
 async def test_a_database_that_is_away_is_said_to_be_away(engine: FakeEngine, client: httpx.AsyncClient) -> None:
-    engine.store = Gone()  # type: ignore[assignment]
+    engine.store = Gone()
     for path in ("plans", "policies", "flags", "tokens", "sdk-keys", "audit", "audit/head", "audit/verify"):
         assert_problem(await client.get(f"/api/v1/{path}", headers=engine.headers()), 503, "unavailable")

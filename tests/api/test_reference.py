@@ -1,0 +1,16 @@
+from pathlib import Path
+
+from controller.api.reference import route_table, updated
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+def test_the_documented_routes_are_the_routes() -> None:
+    page = PAGE.read_text()
+    assert updated(page) == page, "docs/api.md is stale; run `python -m controller.api.reference docs/api.md`"
+
+
+def test_a_route_shows_its_scopes() -> None:
+    table = route_table()
+    assert "| `POST /api/v1/plans/{plan}/pause` | `operate` or `kill` | Hold the exposure |" in table
+    assert "| `GET /healthz` | open |" in table
