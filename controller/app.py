@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -19,7 +19,8 @@ from controller import __version__, access, api, channels, delivery, lastknown, 
 from controller.announcer import Announcer
 from controller.commands import Commands
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import SCOPES, Token
+from controller.domain.catalogue import SCOPES, FlagConfig, Token
+from controller.domain.plan import FlagRef
 from controller.domain.status import Check
 from controller.errors import RampartError, SettingsError, StoreUnavailable
 from controller.journal import Journal
@@ -28,7 +29,7 @@ from controller.lastknown import KnownFlag, LastKnown
 from controller.reconciler import Reconciler
 from controller.registrar import Registrar
 from controller.scheduler import Scheduler
-from controller.settings import Settings, secret_file
+from controller.settings import BuiltinProviderSettings, Settings, secret_file
 from controller.snapshot import FlagBoard, VersionClock
 from controller.store.embedded import EmbeddedPostgres
 from controller.store.migrations import migrate as run_migrations
@@ -130,7 +131,7 @@ class Rampart:
             self._saved = known
             self.tokens.load(known.tokens)
             self.sdk_keys.load(known.sdk_keys)
-            self.killer.learn(known.known)
+            self.killer.learn(known.known, self._builtin_flags(known.flags))
             self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
         self.killer.resume_journal()
         for source in self.sources.values():
@@ -230,14 +231,20 @@ class Rampart:
         self.tokens.load(await self.store.tokens())
         self.sdk_keys.load(await self.store.sdk_keys())
         plans = [revision.plan for revision in await self.store.plans()]
+        configs = await self.store.flag_configs()
         self.killer.learn(
-            KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans
+            [KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans],
+            self._builtin_flags(configs),
         )
-        self.board.load(await self.store.flag_configs(), [held.kill for held in self.killer.in_force()])
+        self.board.load(configs, [held.kill for held in self.killer.in_force()])
         await self.board.versions.secure()
         self.reconciler.forget_ended()
         self.metrics.audit_head((await self.store.audit_head())[0])
         self._remember()
+
+    def _builtin_flags(self, configs: Iterable[FlagConfig]) -> list[FlagRef]:
+        names = [name for name, one in self.settings.providers.items() if isinstance(one, BuiltinProviderSettings)]
+        return [FlagRef(provider=name, environment=c.environment, key=c.key) for name in names for c in configs]
 
     def _remember(self) -> None:
         """Keep the last known state on disk, when it changed. Not fatal: the database has it all."""

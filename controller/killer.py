@@ -6,7 +6,7 @@ What is not confirmed is tried again, at most a second apart, until it is read b
 
 import asyncio
 import uuid
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -51,6 +51,7 @@ class Held(Struct, kw_only=True):
     durable: bool = False
     merged: bool = False
     lowering: bool = False
+    confirmation_stored: bool = False
     attempts: int = 0
     updated_at: datetime | None = None
     confirmed_at: datetime | None = None
@@ -86,14 +87,18 @@ class Killer:
         self._timeout = provider_timeout_seconds
         self._held: dict[str, Held] = {}
         self._known: dict[FlagRef, KnownFlag] = {}
+        self._flags: frozenset[FlagRef] = frozenset()
+        self._automatic: deque[datetime] = deque(maxlen=1000)
         self._writes: defaultdict[FlagRef, set[asyncio.Event]] = defaultdict(set)
         self._store_answers = True
         self._tasks: set[asyncio.Task[None]] = set()
 
     # — what is known and in force —
 
-    def learn(self, known: Iterable[KnownFlag]) -> None:
+    def learn(self, known: Iterable[KnownFlag], flags: Iterable[FlagRef] = ()) -> None:
+        """The flags that plans name, and others that can be killed by their bare key."""
         self._known = {entry.flag: entry for entry in known}
+        self._flags = frozenset(flags)
 
     def known(self) -> list[KnownFlag]:
         return list(self._known.values())
@@ -102,6 +107,8 @@ class Killer:
         """Take up every kill the journal holds. They count as unconfirmed until read back."""
         for record in self._journal.kills.values():
             self._held.setdefault(record.kill.id, Held(record=record, durable=True))
+            if record.kill.cause == "policy":
+                self._automatic.append(record.kill.accepted_at)
 
     def holds(self, flag: FlagRef) -> list[str]:
         return [kill_id for kill_id, held in self._held.items() if held.kill.flag == flag]
@@ -117,7 +124,7 @@ class Killer:
 
     def automatic_kills(self, within_seconds: float) -> int:
         since = self._clock.now() - timedelta(seconds=within_seconds)
-        return sum(h.kill.cause == "policy" and h.kill.accepted_at >= since for h in self._held.values())
+        return sum(at >= since for at in self._automatic)
 
     # — kill —
 
@@ -175,6 +182,8 @@ class Killer:
         )
         record = KillRecord(kill=kill, serve=self._serve(flag), details=details)
         held = self._held[kill.id] = Held(record=record)
+        if cause == "policy":
+            self._automatic.append(kill.accepted_at)
         log.warning("kill_accepted", kill_id=kill.id, flag=str(flag), actor=actor, cause=cause, reason=reason)
         return held
 
@@ -189,6 +198,7 @@ class Killer:
             return environment in (None, flag.environment) and provider in (None, flag.provider)
 
         matches = {e.flag for e in self._known.values() if key in (e.flag.key, e.plan) and fits(e.flag)}
+        matches |= {flag for flag in self._flags if flag.key == key and fits(flag)}
         if matches:
             return sorted(matches)
         providers = [provider] if provider else list(self._providers)
@@ -308,6 +318,9 @@ class Killer:
         for held in self.in_force():
             if not held.merged:
                 await self._merge_one(held)
+            if held.merged and held.confirmed_at is not None and not held.confirmation_stored:
+                await self._store.confirm_kill(held.kill.id, held.confirmed_at)
+                held.confirmation_stored = True
         active = {one.kill.id: one for one in await self._store.active_kills()}
         for kill_id, one in active.items():
             if kill_id not in self._held:

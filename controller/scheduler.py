@@ -48,6 +48,7 @@ class Scheduler:
         self._timers = AsyncIOScheduler(timezone="UTC")
         self._groups: set[asyncio.Task[None]] = set()
         self._merged = False
+        self._looked_at = clock.monotonic()
 
     @property
     def store_answers(self) -> bool:
