@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from controller.domain.audit import verify_chain
@@ -98,7 +99,7 @@ async def test_a_dead_source_changes_no_exposure_and_the_state_says_why(world: W
     await world.started()
     await world.until(10_000)
     world.source.failure = "connection refused"
-    await world.run_for(7 * 3600)
+    await world.run_for(3 * 3600)
     run = await world.run()
     assert (run.phase, world.flag.exposure) == ("progressing", 10_000)
     assert "connection refused" in (await world.commands.explain("checkout-v2")).text
@@ -281,7 +282,7 @@ async def test_a_flag_has_one_active_run(world: World) -> None:
 
 
 async def test_a_plan_that_only_observes_decides_and_never_writes(world: World) -> None:
-    await world.apply(make_plan(mode="observe"))
+    await world.apply(make_plan(mode="observe", stages=msgspec.to_builtins(world.plan.spec.stages)))
     await world.commands.start("checkout-v2", DANA, "")
     world.provider.history.clear()
     await world.until("completed")

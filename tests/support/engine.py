@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from controller.telemetry import Metrics
 from msgspec.structs import replace
 
 from controller.access import Actor
@@ -35,6 +34,7 @@ from controller.lastknown import KnownFlag
 from controller.reconciler import Reconciler
 from controller.settings import EngineSettings
 from controller.store.memory import MemoryStore
+from controller.telemetry import Metrics
 from tests.support.rollouts import NOW, make_plan, make_policy, reading
 
 DANA = Actor(name="dana", scopes=SCOPES)
@@ -147,7 +147,14 @@ class World:
         self.provider, self.source = ModelProvider(), ModelSource()
         self.folder = folder
         self.settings = EngineSettings()
-        self.plan = make_plan()
+        self.plan = make_plan(
+            stages=[
+                {"name": "canary", "exposure": "1%", "bake": "30m"},
+                {"name": "early", "exposure": "10%", "bake": "10m"},
+                {"name": "half", "exposure": "50%", "bake": "10m"},
+                {"name": "everyone", "exposure": "100%", "bake": "10m"},
+            ]
+        )
         self.restart()
 
     def restart(self, owner: str = "replica-1") -> None:
