@@ -46,6 +46,7 @@ class ServerSdkDoor:
         *,
         max_streams: int = MAX_STREAMS,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        send_seconds: float = SEND_SECONDS,
     ) -> None:
         self.open_streams = 0
         self.event_posts = 0
@@ -54,6 +55,7 @@ class ServerSdkDoor:
         self._clock = clock
         self._max_streams = max_streams
         self._heartbeat_seconds = heartbeat_seconds
+        self._send_seconds = send_seconds
 
     def handlers(self) -> list[ASGIRouteHandler]:
         return [
@@ -123,12 +125,12 @@ class ServerSdkDoor:
                 frame = await self._frame_or_heartbeat(subscription)
                 if frame is None:
                     break
-                async with asyncio.timeout(SEND_SECONDS):
+                async with asyncio.timeout(self._send_seconds):
                     await _part(send, frame, more=True)
-            async with asyncio.timeout(SEND_SECONDS):
+            async with asyncio.timeout(self._send_seconds):
                 await _part(send, b"", more=False)
         except TimeoutError:
-            log.warning("stream_too_slow", environment=environment, waited_seconds=SEND_SECONDS)
+            log.warning("stream_too_slow", environment=environment, waited_seconds=self._send_seconds)
 
     async def _frame_or_heartbeat(self, subscription: Subscription) -> bytes | None:
         try:
