@@ -105,7 +105,7 @@ class Rampart:
             settings=settings.engine,
         )
         self.commands = Commands(self.reconciler, settings.groups)
-        self.registrar = Registrar(self.store, self.providers, settings, self.clock)
+        self.registrar = Registrar(self.store, self.providers, settings, self.clock, applied=self._sync)
         self.announcer = Announcer(
             store=self.store,
             channels={name: channels.build(name, one) for name, one in settings.channels.items()},
