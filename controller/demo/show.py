@@ -26,6 +26,7 @@ from controller.errors import RampartError, Unavailable
 SHOPS = 3
 SERVER_READY_SECONDS = 60.0
 LOOK_SECONDS = 0.25
+REMOVE_SECONDS = 10.0
 INTERRUPTED = 130
 
 
@@ -61,7 +62,19 @@ def _workspace(console: Console, *, keep: bool) -> Iterator[Path]:
         if keep:
             console.print(f"kept: {directory}", soft_wrap=True)
         else:
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """A PostgreSQL that is still shutting down takes files away under our hands: then once more."""
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while directory.exists():
+        try:
             shutil.rmtree(directory)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_SECONDS)
 
 
 class Demo:
@@ -113,10 +126,16 @@ class Demo:
         self._tell(screen, f"opening {SHOPS} shops behind the LaunchDarkly SDK")
         for index in range(SHOPS):
             self._shops.append(self._children.enter_context(self._shop(index, key_file)))
+        # They are left in reverse order, one by one; asked all at once they end together.
+        self._children.callback(self._ask_shops_to_end)
         for shop in self._shops:
             shop.wait_until_ready()
         for plan in script.FLAGS:
             self._api.start(plan, "by the demo")
+
+    def _ask_shops_to_end(self) -> None:
+        for shop in self._shops:
+            shop.signal(signal.SIGTERM)
 
     def _start_server(self) -> None:
         config = self._directory / "rampart.toml"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from math import ceil
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -17,9 +18,8 @@ from controller.domain.status import RuleStatus, RunStatus
 from controller.domain.wording import quantity
 
 REFRESHES_PER_SECOND = 4
-# What two panels take of the screen; the rest is for what happened.
-PANELS_HEIGHT = 22
-LEAST_LINES = 3
+# What two rollouts and the frames take of the screen; the rest is for what happened.
+TAKEN_LINES = 23
 PHASE_STYLES = {"completed": "green", "killed": "red", "paused": "yellow", "progressing": "cyan", "pending": "dim"}
 PHASE_ICONS = {"completed": "✔", "killed": "✖", "paused": "⏸", "progressing": "▶", "pending": "…"}
 OUTCOME_STYLES = {"pass": "green", "breach": "red bold", "not_applicable": "dim"}
@@ -86,7 +86,7 @@ class LiveScreen:
         self._statuses = statuses
 
     def _render(self) -> RenderableType:
-        room = max(self._console.size.height - PANELS_HEIGHT - 2, LEAST_LINES)
+        room = max(self._console.size.height - TAKEN_LINES, 1)
         told = "\n".join(line.plain() for line in self._lines[-room:])
         happened = Text(told, no_wrap=True, overflow="ellipsis")
         return Group(*map(rollout_panel, self._statuses.values()), Panel(happened, title="what happened"))
@@ -109,16 +109,23 @@ def rollout_panel(status: RunStatus) -> RenderableType:
 
 
 def _headline(status: RunStatus) -> Text:
-    style = PHASE_STYLES.get(status.phase, "")
+    phase = f"{PHASE_ICONS.get(status.phase, ' ')} {status.phase}"
+    return Text.assemble((phase, f"{PHASE_STYLES.get(status.phase, '')} bold"), f"   {_exposure(status)}")
+
+
+def _exposure(status: RunStatus) -> str:
+    if status.kills:
+        confirmed = status.kills[-1].confirmed_at
+        return f"off, read back at {confirmed:%H:%M:%S} UTC" if confirmed else "off is not read back yet"
     observed = "unknown" if status.observed_exposure is None else exposure_text(status.observed_exposure)
-    text = Text.assemble(
-        (f"{PHASE_ICONS.get(status.phase, ' ')} {status.phase}", f"{style} bold"),
-        f"   exposure desired {exposure_text(status.desired_exposure)}, observed {observed}",
-    )
-    if status.next_exposure is not None:
-        wait = "" if status.next_in_seconds is None else f" in {duration_text(status.next_in_seconds)}"
-        text.append(f"   next {exposure_text(status.next_exposure)}{wait}")
-    return text
+    return f"exposure desired {exposure_text(status.desired_exposure)}, observed {observed}{_next(status)}"
+
+
+def _next(status: RunStatus) -> str:
+    if status.next_in_seconds is None:
+        return ""
+    step = "completes" if status.next_exposure is None else exposure_text(status.next_exposure)
+    return f"   {step} in {duration_text(max(ceil(status.next_in_seconds), 1))}"
 
 
 def _stages(status: RunStatus) -> Text:
