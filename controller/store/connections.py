@@ -53,8 +53,7 @@ class _Connection(asyncpg.Connection):
 class Connections:
     """`timeout_seconds` covers waiting for a connection, making it, and all that is done with it."""
 
-    def __init__(self, dsn: str, *, pool_size: int, timeout_seconds: float) -> None:
-        self._dsn = dsn
+    def __init__(self, *, pool_size: int, timeout_seconds: float) -> None:
         self._pool_size = pool_size
         self._timeout = timeout_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
@@ -63,7 +62,7 @@ class Connections:
         """Connects to nothing yet: a database that is away now may come back later."""
         milliseconds = round(self._timeout * 1000)
         self._pool = await asyncpg.create_pool(
-            dsn or self._dsn,
+            dsn,
             min_size=0,
             max_size=self._pool_size,
             connection_class=_Connection,

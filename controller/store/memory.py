@@ -228,15 +228,20 @@ class MemoryStore:
 
     async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
         named = [self.kills.get(kill_id) for kill_id in kill_ids]
-        covered = [row for row in named if row is not None and row.kill.flag == flag]
+        covered = [one for one in named if one is not None and one.kill.flag == flag]
         if len(covered) != len(named):
             raise Conflict(f"{flag} is not held by all of {', '.join(kill_ids)}")
-        fresh = [row for row in covered if not row.reset]
-        for row in fresh:
-            row.reset = True
+        fresh = [one for one in covered if not one.reset]
+        for one in fresh:
+            one.reset = True
+        ids = {one.kill.id for one in fresh}
+        for row in self.rows.values():
+            if row.run.phase == "killed" and row.run.kill_id in ids:
+                row.run = transition(row.run, "reset")
+                entry = replace(entry, run=row.run.id, run_version=row.run.version)
         if fresh:
             self._append(entry)
-        return [row.kill.id for row in fresh]
+        return [one.kill.id for one in fresh]
 
     async def kill_epoch(self, flag: FlagRef) -> int:
         return self.epochs.get(flag, 0)
@@ -274,6 +279,9 @@ class MemoryStore:
 
     async def flag_configs(self) -> Sequence[FlagConfig]:
         return list(self._flags.values())
+
+    async def flag_config(self, environment: str, key: str) -> FlagConfig | None:
+        return self._flags.get((environment, key))
 
     async def save_flag_config(self, config: FlagConfig, entry: AuditEntry | None = None) -> FlagConfig:
         key = (config.environment, config.key)

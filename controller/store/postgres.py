@@ -46,14 +46,15 @@ class PostgresStore:
     """`connect` first. `timeout_seconds` bounds every call; after it the call raises StoreUnavailable."""
 
     def __init__(self, dsn: str = "", *, pool_size: int = 8, timeout_seconds: float = 5.0) -> None:
-        self._database = Connections(dsn, pool_size=pool_size, timeout_seconds=timeout_seconds)
+        self._dsn = dsn
+        self._database = Connections(pool_size=pool_size, timeout_seconds=timeout_seconds)
 
     async def connect(self, dsn: str = "") -> None:
         """Succeeds without a database, too: calls raise StoreUnavailable until there is one.
 
         `dsn` is for a server whose address is known only once it was started.
         """
-        await self._database.open(dsn)
+        await self._database.open(dsn or self._dsn)
 
     async def close(self) -> None:
         await self._database.close()
@@ -317,6 +318,10 @@ class PostgresStore:
 
     async def flag_configs(self) -> Sequence[FlagConfig]:
         return rows.decode_all(FlagConfig, await self._database.fetch(SQL["flag_configs"]))
+
+    async def flag_config(self, environment: str, key: str) -> FlagConfig | None:
+        document = await self._database.fetchval(SQL["flag_config"], environment, key)
+        return rows.decode(FlagConfig, document) if document else None
 
     async def save_flag_config(self, config: FlagConfig, entry: AuditEntry | None = None) -> FlagConfig:
         """Saving what is there changes nothing; other content under the same version is a Conflict, too."""

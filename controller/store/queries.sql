@@ -175,7 +175,7 @@ WHERE id IN (
     SELECT id FROM runs
     WHERE active AND lease_owner = $1 AND lease_expires_at > now()
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-);
+)
 
 -- name: release
 -- Give up the leases of an owner.

@@ -1,5 +1,6 @@
 """The Store protocol, method by method, on a real PostgreSQL."""
 
+import asyncio
 from datetime import timedelta
 
 import msgspec
@@ -198,6 +199,23 @@ async def test_a_lease_that_ended_is_a_new_epoch_even_for_its_old_owner(store: S
     await started(store)
     await claim_one(store, lease_seconds=0.0)
     assert (await claim_one(store)).lease_epoch == 2
+
+
+async def test_a_renewed_lease_keeps_its_epoch_and_lasts_longer(store: Store) -> None:
+    run = await started(store)
+    claim = await claim_one(store, "replica-a", lease_seconds=0.3)
+    await store.renew("replica-a", lease_seconds=30)
+    await asyncio.sleep(0.4)
+    assert await store.claim_due("replica-b", limit=10, lease_seconds=30) == []
+    await store.commit(change(run, "pause", lease_epoch=claim.lease_epoch))
+
+
+async def test_a_lease_that_ended_or_is_anothers_is_not_renewed(store: Store) -> None:
+    await started(store)
+    await claim_one(store, "replica-a", lease_seconds=0.0)
+    await store.renew("replica-a", lease_seconds=30)
+    await store.renew("replica-b", lease_seconds=30)
+    assert (await claim_one(store, "replica-b")).lease_epoch == 2
 
 
 async def test_a_released_run_is_claimed_by_another_at_once(store: Store) -> None:

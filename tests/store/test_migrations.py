@@ -14,7 +14,7 @@ from tests.support.postgres import Server
 
 @pytest.fixture
 async def empty(postgres_server: Server) -> AsyncIterator[str]:
-    dsn = await postgres_server.create_database("template0")
+    dsn = await postgres_server.create_database()
     yield dsn
     await postgres_server.drop_database(dsn)
 
