@@ -87,7 +87,7 @@ class BuiltinProvider:
 
     async def _stored(self, flag: FlagRef) -> FlagConfig | None:
         try:
-            configs = await self._store.flag_configs()
+            config = await self._store.flag_config(flag.environment, flag.key)
         except StoreUnavailable as error:
             raise ProviderUnavailable(f"cannot read {flag}: {error}", not_applied=True) from error
         place = (flag.environment, flag.key)

@@ -1,7 +1,7 @@
 """The contract of every provider kind that needs no other program."""
 
 import typing
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,8 +25,8 @@ class HeldStore:
         self._store = store
         self.held: HeldWrite | None = None
 
-    async def flag_configs(self) -> Sequence[FlagConfig]:
-        return await self._store.flag_configs()
+    async def flag_config(self, environment: str, key: str) -> FlagConfig | None:
+        return await self._store.flag_config(environment, key)
 
     async def save_flag_config(self, config: FlagConfig, entry: AuditEntry | None = None) -> FlagConfig:
         if self.held is not None:

@@ -38,6 +38,11 @@ class FaultyStore(MemoryStore):
             raise StoreUnavailable("the database did not answer within 5 s")
         return await super().flag_configs()
 
+    async def flag_config(self, environment: str, key: str) -> FlagConfig | None:
+        if self.away:
+            raise StoreUnavailable("the database did not answer within 5 s")
+        return await super().flag_config(environment, key)
+
     async def save_flag_config(self, config: FlagConfig, entry: object = None) -> FlagConfig:
         if self.away:
             raise StoreUnavailable("the database did not answer within 5 s")
