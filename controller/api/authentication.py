@@ -95,15 +95,18 @@ def authenticated(engine: Engine) -> Guard:
         scopes: tuple[Scope, ...] = handler.opt.get("scopes", ())
         environment = connection.path_params.get("environment")
         if not any(actor.may(scope, environment) for scope in scopes):
-            where = f" in {environment}" if environment else ""
-            raise Forbidden(f'token "{actor.name}" needs the scope {_either(scopes)}{where} for this')
+            raise Forbidden(_refusal(actor, scopes, environment))
         connection.scope["user"] = actor
 
     return guard
 
 
-def _either(scopes: tuple[Scope, ...]) -> str:
-    return " or ".join(f'"{scope}"' for scope in scopes) or "of a route that nobody may call"
+def _refusal(actor: Actor, scopes: tuple[Scope, ...], environment: str | None) -> str:
+    if not scopes:
+        return "nobody may call this: the route names no scope"
+    either = " or ".join(f'"{scope}"' for scope in scopes)
+    where = f" in {environment}" if environment else ""
+    return f'token "{actor.name}" needs the scope {either}{where} for this'
 
 
 def _caller(connection: ASGIConnection[Any, Any, Any, Any], engine: Engine, limiter: FailureLimiter) -> Actor:

@@ -83,6 +83,8 @@ async def test_the_order_of_the_files_does_not_matter(world: World, texts: tuple
     result = await world.apply(*texts)
     assert result.applied
     assert await world.names() == {"checkout", "policy web", "flag checkout"}
+    stored = [msgspec.json.decode(row.body, type=AuditEntry).subject for row in world.store.chain]
+    assert stored == ["policy/web", "flag/checkout", "checkout"]
     assert world.taken_up == 1
 
 
