@@ -90,8 +90,7 @@ class BuiltinProvider:
             config = await self._store.flag_config(flag.environment, flag.key)
         except StoreUnavailable as error:
             raise ProviderUnavailable(f"cannot read {flag}: {error}", not_applied=True) from error
-        place = (flag.environment, flag.key)
-        return next((one for one in configs if (one.environment, one.key) == place and not one.archived), None)
+        return None if config is None or config.archived else config
 
     async def _save(self, flag: FlagRef, config: FlagConfig) -> None:
         # A version is served only once no later process can issue it again.
