@@ -24,7 +24,7 @@ from controller.domain.quantities import exposure_text
 from controller.domain.rollout import Action, Observations, Run, next_phase
 from controller.domain.status import Explanation, PlanSummary, RunStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
-from controller.reconciler import Reconciler, bind_all
+from controller.reconciler import Reconciler, basis, bind_all
 
 
 class Commands:
@@ -73,14 +73,15 @@ class Commands:
         """Waive the remaining bake, and nothing else. Raises Refused naming what else is in the way."""
         run, definition, guardrails, observations = await self._operable(plan, actor, "advance")
         inputs = await self._reconciler.look_at(run, definition, guardrails, observations)
-        _, decision = assess_and_decide(run, definition, guardrails, inputs)
+        evidence, decision = assess_and_decide(run, definition, guardrails, inputs)
         if decision.action not in ("advance", "request_approval"):
             raise Refused(
                 f"{run.id} cannot advance now: {decision.text}", blocks=[block.text for block in decision.blocks]
             )
         decision = replace(decision, cause="user", text=_by(actor, decision.text, note))
         extra = self._reconciler.extras(run, definition, guardrails, inputs, decision)
-        await self._carry_out(run, definition, decision, observations, actor, inputs=inputs, extra=extra)
+        details = basis(run, inputs, evidence)
+        await self._carry_out(run, definition, decision, observations, actor, extra=extra, details=details)
         return await self.status(plan)
 
     async def pause(self, plan: str, actor: Actor, note: str) -> RunStatus:
@@ -291,7 +292,6 @@ class Commands:
         actor: Actor,
         **more: Any,
     ) -> None:
-        more.setdefault("inputs", None)
         await self._reconciler.commit_and_apply(
             run, plan, decision, observations, actor=actor.name, lease_epoch=None, **more
         )

@@ -173,7 +173,7 @@ class Reconciler:
             waiting = evidence.convergence.difference in ("settling", "apply_again", "turn_on")
             return claim, observations, min(every, SETTLING_POLL_SECONDS) if waiting else self._until_next(every)
         if decision.action == "kill" and plan.spec.mode == "enforce":
-            await self._kill(run, decision, inputs)
+            await self._kill(run, decision, basis(run, inputs, evidence))
             return None
         extra = self.extras(run, plan, guardrails, inputs, decision)
         after = await self.commit_and_apply(
@@ -182,9 +182,9 @@ class Reconciler:
             decision,
             observations,
             actor="rampart",
-            inputs=inputs,
             lease_epoch=claim.lease_epoch,
             extra=extra,
+            details=basis(run, inputs, evidence),
         )
         self._show(after, plan, guardrails, observations)
         return None
@@ -307,7 +307,6 @@ class Reconciler:
         observations: Observations,
         *,
         actor: str,
-        inputs: Inputs | None,
         lease_epoch: int | None,
         extra: Mapping[str, Any] | None = None,
         details: Mapping[str, Any] | None = None,
@@ -317,7 +316,7 @@ class Reconciler:
         after = self._after(run, decision, now, extra or {})
         moved = (after.exposure, after.audience) != (run.exposure, run.audience)
         changed = moved or decision.action == "lower"  # what rose behind our back is written down again
-        entry = self._entry(run, after, decision, actor, now, inputs, details or {})
+        entry = self._entry(run, after, decision, actor, now, details or {})
         move = Transition(
             before=run,
             after=after,
@@ -380,7 +379,6 @@ class Reconciler:
         decision: Decision,
         actor: str,
         now: datetime,
-        inputs: Inputs | None,
         details: Mapping[str, Any],
     ) -> AuditEntry:
         facts: dict[str, Any] = {
@@ -392,9 +390,6 @@ class Reconciler:
         }
         if decision.rule:
             facts["rule"] = decision.rule
-        if inputs is not None:
-            # All that the decision rested on: with the pinned revisions it can be made again (promise I18).
-            facts |= {"run": msgspec.to_builtins(run), "inputs": msgspec.to_builtins(inputs)}
         return AuditEntry(
             id=uuid.uuid4().hex,
             at=now,
@@ -448,10 +443,14 @@ class Reconciler:
             case "turn_on":
                 await self._apply(run, TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start"))
 
-    async def _kill(self, run: Run, decision: Decision, inputs: Inputs) -> None:
-        details = {"rule": decision.rule, "run": msgspec.to_builtins(run), "inputs": msgspec.to_builtins(inputs)}
+    async def _kill(self, run: Run, decision: Decision, details: Mapping[str, Any]) -> None:
         await self.killer.kill_flag(
-            run.flag, actor="rampart", reason=decision.text, cause="policy", run=run.id, details=details
+            run.flag,
+            actor="rampart",
+            reason=decision.text,
+            cause="policy",
+            run=run.id,
+            details={"rule": decision.rule, **details},
         )
         self._metrics.decision(run.plan, run.flag.environment, "kill", decision.cause)
         self._forget(run.id)
@@ -505,7 +504,7 @@ class Reconciler:
             evidence, decision = assess_and_decide(claim.run, claim.plan, guardrails, inputs)
             self._last_held[claim.run.id] = replace(claim, observations=evidence.observations)
             if decision.action == "kill" and claim.plan.spec.mode == "enforce":
-                await self._kill(claim.run, decision, inputs)
+                await self._kill(claim.run, decision, basis(claim.run, inputs, evidence))
 
     def _poll_due(self, run: Run, guardrails: tuple[Guardrail, ...]) -> bool:
         memory = self._memory.get(run.id)
@@ -529,6 +528,17 @@ class Reconciler:
             max_automatic_kills=self._settings.max_automatic_kills,
             bake_waived=True,
         )
+
+
+def basis(run: Run, inputs: Inputs, evidence: Evidence) -> dict[str, Any]:
+    """What a decision rested on, for its audit entry: the verdicts, which show value, limit, baseline, sample and
+    query of each rule; and run and inputs, from which, with the pinned revisions, it can be made again (I18).
+    """
+    return {
+        "verdicts": msgspec.to_builtins(evidence.verdicts),
+        "run": msgspec.to_builtins(run),
+        "inputs": msgspec.to_builtins(inputs),
+    }
 
 
 def _failed(asked: Iterable[Question], why: str) -> dict[Question, Reading]:

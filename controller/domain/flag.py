@@ -25,7 +25,7 @@ class Flag(Document, frozen=True, tag_field="kind", tag="Flag"):
     spec: FlagSpec
 
 
-class FlagState(Struct, frozen=True, kw_only=True):
+class FlagState(Struct, frozen=True, kw_only=True, tag="state"):
     """What a provider showed when it was read. Never built from an assumption.
 
     `exposure` is the rollout variation's share of the default rule, in thousandths of a percent, whether or
@@ -45,7 +45,7 @@ class FlagState(Struct, frozen=True, kw_only=True):
         return self.exposure if self.enabled else 0
 
 
-class Unknown(Struct, frozen=True):
+class Unknown(Struct, frozen=True, tag="unknown"):
     """The provider could not be read; `why` says so. Unknown is not off."""
 
     why: str
