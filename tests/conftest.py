@@ -1,0 +1,12 @@
+"""What holds for all tests: no setting of the developer's own leaks in, and no test fails for being slow once."""
+
+import os
+
+from hypothesis import settings
+
+for name in [name for name in os.environ if name.startswith("RAMPART_") and not name.startswith("RAMPART_TEST_")]:
+    del os.environ[name]
+
+# Machines that run tests are busy; a law is not broken by taking long.
+settings.register_profile("rampart", deadline=None)
+settings.load_profile("rampart")
