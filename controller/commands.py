@@ -5,7 +5,8 @@ version guard it as they guard a tick. It waives nothing but the remaining bake.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,11 +18,11 @@ from controller.domain.binding import Guardrail
 from controller.domain.catalogue import PlanRevision
 from controller.domain.decide import Decision, stage_holding, step_back
 from controller.domain.explain import explanation, plan_summary, run_status
-from controller.domain.flag import Unknown
+from controller.domain.flag import Observation, Unknown
 from controller.domain.plan import RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.quantities import exposure_text
-from controller.domain.rollout import Action, Observations, Run, next_phase
+from controller.domain.rollout import Action, Observations, Run, Seen, next_phase
 from controller.domain.status import Explanation, PlanSummary, RunStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
 from controller.reconciler import Reconciler, basis, bind_all
@@ -96,7 +97,7 @@ class Commands:
             next_phase(run.phase, "resume")
         exposure, enabled = run.exposure, True
         if definition.spec.mode == "enforce":
-            observed = await self._reconciler.observe(run.flag)
+            observed = (await self._reconciler.observe([run.flag]))[run.flag]
             if isinstance(observed, Unknown):
                 raise ProviderUnavailable(f"cannot resume: {observed.why}")
             exposure, enabled = min(run.exposure, observed.effective_exposure), observed.enabled
@@ -197,11 +198,14 @@ class Commands:
             raise NotFound(f"{plan} has no run {run}" if run is not None else f"{plan} was never started")
         this, observations = found
         definition = await self._plan(plan, this.plan_revision)
+        if not this.active:
+            observations = (await self._as_served_now([(this, observations)]))[0][1]
         guardrails = bind_all(definition.plan, (await self._pinned(this)).values())
         return run_status(this, definition.plan, guardrails, observations, self._killer.kills_of(this.flag))
 
     async def summaries(self) -> list[PlanSummary]:
-        latest = {run.plan: (run, observations) for run, observations in await self._store.latest_runs()}
+        runs = await self._as_served_now(await self._store.latest_runs())
+        latest = {run.plan: (run, observations) for run, observations in runs}
         return [
             plan_summary(one.plan, one.revision, latest.get(one.plan.metadata.name))
             for one in await self._store.plans()
@@ -213,6 +217,18 @@ class Commands:
             await self._plan(plan)
             raise NotFound(f"{plan} was never started")
         return explanation(*found)
+
+    async def _as_served_now(
+        self, runs: Sequence[tuple[Run, Observations]]
+    ) -> list[tuple[Run, Observations]]:
+        """What an ended run's last tick saw is long past: show what the provider shows now."""
+        ended = [run.flag for run, _ in runs if not run.active]
+        shown = await self._reconciler.observe(ended)
+        now = self._clock.now()
+        return [
+            (run, observations if run.active else replace(observations, seen=_seen_now(shown[run.flag], now)))
+            for run, observations in runs
+        ]
 
     # — the way there —
 
@@ -248,7 +264,7 @@ class Commands:
             raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
         if plan.spec.mode == "observe":
             return
-        observed = await self._reconciler.observe(flag)
+        observed = (await self._reconciler.observe([flag]))[flag]
         if isinstance(observed, Unknown):
             raise ProviderUnavailable(f"cannot start: {observed.why}")
         if observed.enabled and (observed.exposure or observed.audience):
@@ -311,6 +327,12 @@ class Commands:
 
 def _by(actor: Actor, text: str, note: str) -> str:
     return f"{text} by {actor.name}" + (f": {note}" if note else "")
+
+
+def _seen_now(observed: Observation, now: datetime) -> Seen:
+    if isinstance(observed, Unknown):
+        return Seen(at=now, flag=None, flag_unknown=observed.why)
+    return Seen(at=now, flag=observed)
 
 
 def _unmoved(run: Run, action: Action, text: str) -> Decision:

@@ -247,16 +247,12 @@ class Reconciler:
         for asked in wanted.values():
             for source, several in asked.items():
                 by_source[source].update(several)
-        flags: defaultdict[str, set[FlagRef]] = defaultdict(set)
-        for run, _, _ in runs:
-            flags[run.flag.provider].add(run.flag)
-        measured, observed = await asyncio.gather(
+        measured, states = await asyncio.gather(
             asyncio.gather(*(self._measure(source, several) for source, several in by_source.items())),
-            asyncio.gather(*(self._observe(provider, several) for provider, several in flags.items())),
+            self.observe(run.flag for run, _, _ in runs),
         )
         reach("observe.after")
         readings = dict(zip(by_source, measured, strict=True))
-        states = {flag: state for several in observed for flag, state in several.items()}
         return {
             run.id: Looked(
                 readings=[(q, readings[s][q]) for s, several in wanted[run.id].items() for q in several],
@@ -294,8 +290,13 @@ class Reconciler:
         self._metrics.provider_request(provider, "observe", "ok" if states else "timeout")
         return {flag: states.get(flag, Unknown("the provider did not answer for it in time")) for flag in flags}
 
-    async def observe(self, flag: FlagRef) -> Observation:
-        return (await self._observe(flag.provider, {flag}))[flag]
+    async def observe(self, flags: Iterable[FlagRef]) -> Mapping[FlagRef, Observation]:
+        """What the providers show now, each under its own deadline."""
+        by_provider: defaultdict[str, set[FlagRef]] = defaultdict(set)
+        for flag in flags:
+            by_provider[flag.provider].add(flag)
+        observed = await asyncio.gather(*(self._observe(name, several) for name, several in by_provider.items()))
+        return {flag: state for several in observed for flag, state in several.items()}
 
     # — the tail that ticks and commands share —
 

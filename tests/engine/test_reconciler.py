@@ -467,3 +467,14 @@ async def test_more_than_three_automatic_kills_in_ten_minutes_need_a_person(worl
     world.source.sides["on"] = {"p95": 0.4}
     run = await world.until("paused")
     assert "a person must look first" in run.status
+
+
+async def test_an_ended_run_shows_what_the_provider_serves_now(world: World) -> None:
+    await world.started()
+    await world.until(10_000)
+    await world.commands_kill()
+    await world.settle()
+    status = await world.commands.status("checkout-v2")
+    assert (status.phase, status.observed_exposure, status.observed_enabled) == ("killed", 0, False)
+    (summary,) = await world.commands.summaries()
+    assert summary.observed_exposure == 0
