@@ -21,7 +21,7 @@ POLICY_DIRECTORIES = (Path(__file__).parent / "policies", Path(__file__).parents
 class Pace(Struct, frozen=True, kw_only=True):
     """`factor` scales the manifests. The smallest stage needs its sample in every window, hence the visits.
 
-    One visit makes five requests behind each flag; `visits_per_second` are those of one shop.
+    `visits_per_second` are those of one shop; each makes several requests behind each flag.
     """
 
     factor: float

@@ -7,6 +7,8 @@ from controller.demo.pace import POLICY, Pace, scale_durations, shipped_policy
 
 ENVIRONMENT = "production"
 SERVICE = "shop"
+SHOPS = 3
+REQUESTS_PER_VISIT = 5
 # The shipped policy names its source; here a source of that name scrapes the shops.
 SOURCE = "prod-prometheus"
 GOOD, BAD = "search-v2", "checkout-v2"

@@ -23,11 +23,11 @@ from controller.domain.rollout import ACTIVE_PHASES
 from controller.domain.status import RunStatus
 from controller.errors import RampartError, Unavailable
 
-SHOPS = 3
 SERVER_READY_SECONDS = 60.0
 LOOK_SECONDS = 0.25
 REMOVE_SECONDS = 10.0
 INTERRUPTED = 130
+PIPE_WIDTH = 200
 
 
 def run(*, fast: bool = False, exit: bool = False, keep_data: bool = False) -> int:  # noqa: A002 - named as the option
@@ -35,7 +35,8 @@ def run(*, fast: bool = False, exit: bool = False, keep_data: bool = False) -> i
 
     Without `exit` everything stays up until Ctrl-C. `keep_data` leaves the temporary directory.
     """
-    console = Console()
+    # A pipe or a log has no width; its lines are not cut.
+    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _workspace(console, keep=keep_data) as directory, ExitStack() as children:
@@ -85,7 +86,7 @@ class Demo:
         self._console = console
         self._began = time.monotonic()
         self._port = free_port()
-        self._shop_ports = [free_port() for _ in range(SHOPS)]
+        self._shop_ports = [free_port() for _ in range(script.SHOPS)]
         self._shops: list[Storefront] = []
         self._sequence = 0
         self._faulty = False
@@ -99,10 +100,13 @@ class Demo:
             findings = report.findings(self._api, statuses, self._shops)
         except RampartError as error:
             self._say(f"\nThe demo failed: {error}", style="red")
-            self._say(f"\nThe end of the server's log:\n{self._server.tail()}")
+            self._show_log()
             return False
         self._console.print(report.summary(findings, self._api.audit(0), self._elapsed()))
-        return all(finding.ok for finding in findings)
+        good = all(finding.ok for finding in findings)
+        if not good:
+            self._show_log()
+        return good
 
     def stay(self) -> None:
         """Until Ctrl-C, or until the server ends."""
@@ -123,8 +127,8 @@ class Demo:
         key_file = self._directory / "sdk.key"
         key_file.touch(mode=0o600)
         key_file.write_text(self._api.create_sdk_key("shop", script.ENVIRONMENT))
-        self._tell(screen, f"opening {SHOPS} shops behind the LaunchDarkly SDK")
-        for index in range(SHOPS):
+        self._tell(screen, f"opening {script.SHOPS} shops behind the LaunchDarkly SDK")
+        for index in range(script.SHOPS):
             self._shops.append(self._children.enter_context(self._shop(index, key_file)))
         # They are left in reverse order, one by one; asked all at once they end together.
         self._children.callback(self._ask_shops_to_end)
@@ -154,7 +158,11 @@ class Demo:
             flags=script.FLAGS,
             log=self._directory / f"shop-{index + 1}.log",
             port=self._shop_ports[index],
-            options={"service": script.SERVICE, "visits-per-second": self._pace.visits_per_second},
+            options={
+                "service": script.SERVICE,
+                "visits-per-second": self._pace.visits_per_second,
+                "requests-per-visit": script.REQUESTS_PER_VISIT,
+            },
         )
 
     @property
@@ -192,6 +200,9 @@ class Demo:
         for shop in self._shops:
             shop.behave(script.BAD, **script.FAULT)
         self._tell(screen, f"now {script.BAD} turns bad: {script.FAULT_TEXT}")
+
+    def _show_log(self) -> None:
+        self._say(f"\nThe end of the server's log:\n{self._server.tail()}")
 
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

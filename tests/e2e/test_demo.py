@@ -1,0 +1,66 @@
+"""`rampart demo` as a stranger runs it: one command, real parts, and an exit code that means what it says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "controller", "demo", "--fast"]
+
+
+def environ(directory: Path) -> dict[str, str]:
+    """Settings of whoever runs the tests must not reach the demo; its data lies where the test can look."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAMPART_")}
+    return {**kept, "TMPDIR": str(directory)}
+
+
+def processes_in(directory: Path) -> list[int]:
+    """Living processes whose command line names the directory; a zombie has none."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(directory).encode() in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:  # It ended while we looked.
+            continue
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_one_release_completes_and_the_other_is_killed_by_its_policy(tmp_path: Path) -> None:
+    played = subprocess.run(
+        [*COMMAND, "--exit"], env=environ(tmp_path), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert played.returncode == 0, played.stdout + played.stderr
+    for fact in (
+        "✔ search-v2: completed",
+        "✔ search-v2: the SDKs of 3 shops now serve on to 30000 contexts, staff included",
+        "✔ checkout-v2: killed by web-service/",
+        "✔ checkout-v2: the SDKs of 3 shops now serve off to 30000 contexts, staff included",
+        "the hash chain verifies",
+        "Both rollouts ended as they should",
+    ):
+        assert fact in played.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(120)
+def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    with subprocess.Popen(COMMAND, env=environ(tmp_path), stdout=subprocess.PIPE, text=True) as played:
+        assert played.stdout
+        lines = iter(played.stdout)
+        while "opening" not in next(lines):
+            pass
+        played.send_signal(signal.SIGINT)
+        rest = list(lines)
+        assert played.wait(60) == 130
+    assert rest[-1] == "interrupted; everything is stopped\n"
+    assert list(tmp_path.iterdir()) == []
+    deadline = time.monotonic() + 10
+    while processes_in(tmp_path):
+        assert time.monotonic() < deadline, processes_in(tmp_path)
+        time.sleep(0.05)
