@@ -266,7 +266,7 @@ async def test_a_run_that_cannot_be_read_does_not_hide_the_others(store: Postgre
 
 async def test_a_kill_ends_the_active_run_and_names_it_in_the_one_audit_row(store: Store) -> None:
     run = await started(store)
-    assert await store.record_kill(kill(), entry("kill")) is True
+    assert await store.record_kill(kill(), entry("kill", reason="killed by hand")) is True
     assert await store.record_kill(kill(), entry("kill")) is False
     found = await store.run(run.id)
     assert found is not None
@@ -409,6 +409,8 @@ async def test_the_version_of_a_flag_never_goes_down(store: Store) -> None:
     with pytest.raises(Conflict, match="version 7"):
         await store.save_flag_config(config(6), entry("flag"))
     assert await store.flag_configs() == [config(7)]
+    assert await store.flag_config("production", "checkout-v2") == config(7)
+    assert await store.flag_config("staging", "checkout-v2") is None
     assert await audited(store) == ["flag"]
 
 
