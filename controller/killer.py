@@ -86,6 +86,7 @@ class Killer:
         self._metrics = metrics
         self._timeout = provider_timeout_seconds
         self._held: dict[str, Held] = {}
+        self._of_flag: dict[FlagRef, dict[str, Held]] = {}
         self._known: dict[FlagRef, KnownFlag] = {}
         self._flags: frozenset[FlagRef] = frozenset()
         self._automatic: deque[datetime] = deque(maxlen=1000)
@@ -106,12 +107,19 @@ class Killer:
     def resume_journal(self) -> None:
         """Take up every kill the journal holds. They count as unconfirmed until read back."""
         for record in self._journal.kills.values():
-            self._held.setdefault(record.kill.id, Held(record=record, durable=True))
+            if record.kill.id not in self._held:
+                self._hold(Held(record=record, durable=True))
             if record.kill.cause == "policy":
                 self._automatic.append(record.kill.accepted_at)
 
     def holds(self, flag: FlagRef) -> list[str]:
-        return [kill_id for kill_id, held in self._held.items() if held.kill.flag == flag]
+        """The ids of the kills that hold the flag. Asked for every run at every tick."""
+        return list(self._of_flag.get(flag, ()))
+
+    def _hold(self, held: Held) -> Held:
+        self._held[held.kill.id] = held
+        self._of_flag.setdefault(held.kill.flag, {})[held.kill.id] = held
+        return held
 
     def in_force(self) -> list[Held]:
         return list(self._held.values())
@@ -120,7 +128,7 @@ class Killer:
         return [_status(held) for held in self._held.values()]
 
     def kills_of(self, flag: FlagRef) -> list[KillStatus]:
-        return [_status(held) for held in self._held.values() if held.kill.flag == flag]
+        return [_status(held) for held in self._of_flag.get(flag, {}).values()]
 
     def automatic_kills(self, within_seconds: float) -> int:
         since = self._clock.now() - timedelta(seconds=within_seconds)
@@ -181,7 +189,7 @@ class Killer:
             run=run,
         )
         record = KillRecord(kill=kill, serve=self._serve(flag), details=details)
-        held = self._held[kill.id] = Held(record=record)
+        held = self._hold(Held(record=record))
         if cause == "policy":
             self._automatic.append(kill.accepted_at)
         log.warning("kill_accepted", kill_id=kill.id, flag=str(flag), actor=actor, cause=cause, reason=reason)
@@ -276,7 +284,7 @@ class Killer:
                 del self._writes[flag]
         if self.holds(flag):
             # The kill came while we wrote: what we wrote may have landed after it.
-            await asyncio.gather(*(self._lower(h) for h in self._held.values() if h.kill.flag == flag))
+            await asyncio.gather(*(self._lower(held) for held in self._of_flag.get(flag, {}).values()))
 
     async def retry(self) -> None:
         """Called at least once a second: press on with what is not confirmed."""
@@ -316,31 +324,36 @@ class Killer:
     async def merge(self) -> None:
         """Called when the database answers again, and regularly: exactly one row for every kill, both ways."""
         for held in self.in_force():
-            if not held.merged:
-                await self._merge_one(held)
+            if not held.merged and not await self._merge_one(held):
+                # One wait is enough to know. What waits last in line next time is not in the way of the others.
+                self._held[held.kill.id] = self._held.pop(held.kill.id)
+                raise StoreUnavailable("the database does not take up kills; they are kept and tried again")
             if held.merged and held.confirmed_at is not None and not held.confirmation_stored:
                 await self._store.confirm_kill(held.kill.id, held.confirmed_at)
                 held.confirmation_stored = True
+        # Only what was recorded before the question can be missing in the answer because of a reset.
+        recorded = [held for held in self.in_force() if held.merged]
         active = {one.kill.id: one for one in await self._store.active_kills()}
         for kill_id, one in active.items():
             if kill_id not in self._held:
                 record = KillRecord(kill=one.kill, serve=self._serve(one.kill.flag))
-                held = self._held[kill_id] = Held(record=record, merged=True)
+                held = self._hold(Held(record=record, merged=True))
                 held.durable = await self._journal.append(record)
                 await self._lower(held)
-        for kill_id, held in list(self._held.items()):
-            if held.merged and kill_id not in active:
+        for held in recorded:
+            if held.kill.id not in active and held.kill.id in self._held:
                 await self._let_go(held)  # reset through another replica
 
-    async def _merge_one(self, held: Held) -> None:
+    async def _merge_one(self, held: Held) -> bool:
         try:
             await self._store.record_kill(held.kill, _entry(held))
         except StoreUnavailable as error:
             self._store_answers = False
             log.warning("kill_not_merged", kill_id=held.kill.id, error=str(error))
-            return
+            return False
         self._store_answers = True
         held.merged = True
+        return True
 
     async def forgotten(self) -> None:
         """After a reconnect the database may have lost what it once confirmed: merge everything again."""
@@ -416,6 +429,10 @@ class Killer:
                 log.warning("kill_not_released", kill_id=held.kill.id, error=str(error))
                 return
         self._held.pop(held.kill.id, None)
+        of_flag = self._of_flag.get(held.kill.flag, {})
+        of_flag.pop(held.kill.id, None)
+        if not of_flag:
+            self._of_flag.pop(held.kill.flag, None)
         await self._journal.append(ResetRecord(kill_id=held.kill.id))
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
