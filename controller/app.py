@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -40,6 +41,9 @@ log = structlog.get_logger()
 SYNC_SECONDS = 2.0
 ANNOUNCE_SECONDS = 1.0
 CONNECT_RETRY_SECONDS = 1.0
+SWITCH_SECONDS = 0.0005
+"""How long a worker thread that parses may keep the event loop, and with it a kill, waiting at each turn."""
+
 LAST_KNOWN = "last-known.json"
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file name
 
@@ -136,6 +140,7 @@ class Rampart:
         self.killer.resume_journal()
         for source in self.sources.values():
             source.start()
+        self.scheduler.start()  # an unconfirmed kill is pressed on with, database or not
         self._connecting = asyncio.create_task(self._connect())
 
     async def stop(self) -> None:
@@ -143,8 +148,8 @@ class Rampart:
         if self._connecting:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
+        await self.scheduler.stop()
         if self._connected:
-            await self.scheduler.stop()
             with contextlib.suppress(StoreUnavailable):  # the leases end by themselves
                 await self.store.release(self.owner)
         await self.announcer.close()
@@ -169,15 +174,17 @@ class Rampart:
                 await asyncio.sleep(CONNECT_RETRY_SECONDS)
         self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.announcer.announce)
-        self.scheduler.start()
         log.info("ready", replica=self.owner)
 
     async def _open_database(self) -> None:
         database = self.settings.database
         url = secret_file(database.url_file) if database.url_file else database.url
         if not url:
-            self.embedded = self.embedded or EmbeddedPostgres(self.data, bin_dir=database.bin_dir or None)
-            url = await self.embedded.start()
+            if self.embedded is None:
+                embedded = EmbeddedPostgres(self.data, bin_dir=database.bin_dir or None)
+                await embedded.start()
+                self.embedded = embedded  # from here on it supervises itself
+            url = self.embedded.dsn
         await run_migrations(url)
         await self.store.connect(url)
 
@@ -321,6 +328,7 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     telemetry.configure_logging(settings.server.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
