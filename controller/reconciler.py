@@ -7,9 +7,9 @@ foreign call is made inside a transaction, and nothing is applied whose commit i
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -36,6 +36,7 @@ from controller.settings import EngineSettings
 from controller.telemetry import Metrics
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 SETTLING_POLL_SECONDS = 0.5
 MOST_BINDINGS = 5000
@@ -63,6 +64,13 @@ class Looked(Struct, frozen=True, kw_only=True):
 def bind_all(plan: RolloutPlan, policies: Iterable[GuardrailPolicy]) -> tuple[Guardrail, ...]:
     by_name = {policy.metadata.name: policy for policy in policies}
     return tuple(bind(use, by_name[use.policy], plan) for use in plan.spec.guardrails)
+
+
+async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """One at a time, the event loop free in between: a kill waits for the work on one run, not on a thousand."""
+    for item in items:
+        yield item
+        await asyncio.sleep(0)
 
 
 class Reconciler:
@@ -114,11 +122,13 @@ class Reconciler:
     async def tick(self, claims: Sequence[Claim]) -> None:
         """One tick of one group. What is wrong with one run is that run's problem (promise I16)."""
         try:
-            bound = [(claim, guardrails) for claim in claims if (guardrails := self._bound(claim)) is not None]
+            bound = await self._bind_each(claims)
             looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
-            saves = await asyncio.gather(
-                *(self._tick_one(claim, guardrails, looked[claim.run.id]) for claim, guardrails in bound)
-            )
+            ticks = [
+                asyncio.create_task(self._tick_one(claim, guardrails, looked[claim.run.id]))
+                async for claim, guardrails in in_turns(bound)
+            ]
+            saves = await asyncio.gather(*ticks)
             batch = [save for save in saves if save is not None]
             if batch:
                 await self.store.save_observations(self._owner, batch)
@@ -126,6 +136,13 @@ class Reconciler:
             log.warning("tick_not_recorded", runs=len(claims), error=str(error))
         finally:
             self._in_hand.difference_update(claim.run.id for claim in claims)
+
+    async def _bind_each(self, claims: Iterable[Claim]) -> list[tuple[Claim, tuple[Guardrail, ...]]]:
+        return [
+            (claim, guardrails)
+            async for claim in in_turns(claims)
+            if (guardrails := self._bound(claim)) is not None
+        ]
 
     def _bound(self, claim: Claim) -> tuple[Guardrail, ...] | None:
         run = claim.run
@@ -242,9 +259,10 @@ class Reconciler:
         """Measure and observe at the same time, each source and provider under its own deadline."""
         reach("observe.before")
         asked_at = self.clock.monotonic()
-        wanted = {run.id: questions(run, plan, guardrails) for run, plan, guardrails in runs}
+        wanted = {}
         by_source: defaultdict[str, set[Question]] = defaultdict(set)
-        for asked in wanted.values():
+        async for run, plan, guardrails in in_turns(runs):
+            asked = wanted[run.id] = questions(run, plan, guardrails)
             for source, several in asked.items():
                 by_source[source].update(several)
         measured, states = await asyncio.gather(
@@ -259,7 +277,7 @@ class Reconciler:
                 observed=states[run.flag],
                 asked_at=asked_at,
             )
-            for run, _, _ in runs
+            async for run, _, _ in in_turns(runs)
         }
 
     async def _measure(self, source: str, asked: set[Question]) -> Mapping[Question, Reading]:
@@ -275,9 +293,8 @@ class Reconciler:
         self._metrics.source_request(source, "ok" if answered or not asked else "error")
         if answered:
             self._metrics.source_answered(source, self.clock.now())
-        return {
-            question: readings.get(question) or _failed([question], "not answered")[question] for question in asked
-        }
+        unanswered = asked.difference(readings)
+        return {**readings, **_failed(unanswered, "not answered")} if unanswered else readings
 
     async def _observe(self, provider: str, flags: set[FlagRef]) -> Mapping[FlagRef, Observation]:
         if provider not in self.providers:
@@ -497,10 +514,12 @@ class Reconciler:
     async def tick_blind(self) -> None:
         """Keep judging the kill rules of the runs last held; nothing else may happen (promise I4)."""
         claims = [claim for claim in self._last_held.values() if not self.killer.holds(claim.run.flag)]
-        bound = [(claim, guardrails) for claim in claims if (guardrails := self._bound(claim)) is not None]
+        bound = await self._bind_each(claims)
         bound = [(claim, guardrails) for claim, guardrails in bound if self._poll_due(claim.run, guardrails)]
         looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
-        for claim, guardrails in bound:
+        async for claim, guardrails in in_turns(bound):
+            if self.killer.holds(claim.run.flag):
+                continue  # killed since we began
             inputs = self._inputs(claim, looked[claim.run.id])
             evidence, decision = assess_and_decide(claim.run, claim.plan, guardrails, inputs)
             self._last_held[claim.run.id] = replace(claim, observations=evidence.observations)
