@@ -44,8 +44,9 @@ bench: $(DEV) ## Run the benchmarks, each beside its floor
 	@for file in bench/bench_*.py; do name=$${file#bench/}; echo "== $${name%.py}"; \
 	  $(BIN)/python -m bench.$${name%.py} $(ARGS) || exit 1; done
 
-schema: $(DEV) ## Regenerate docs/schema and docs/state-machine.md
+schema: $(DEV) ## Regenerate docs/schema, docs/cli.md and docs/state-machine.md
 	$(BIN)/rampart schema --write
+	$(BIN)/rampart help markdown > docs/cli.md
 	$(BIN)/python -c "from controller.domain.diagram import state_diagram; print(state_diagram(), end='')" > docs/state-machine.md
 
 lock: ## Pin all dependencies anew, with hashes (needs uv)
