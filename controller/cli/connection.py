@@ -138,10 +138,11 @@ class Connection:
         reused = self._http is not None
         try:
             return self._exchange(method, path, body)
-        except Unreachable:
+        except Unreachable as failure:
             self.close()
             # A kept-alive connection may have been closed while idle; only reading may be repeated unseen.
-            if not (reused and method == "GET"):
+            closed_while_idle = reused and isinstance(failure.__cause__, ConnectionError)
+            if not (closed_while_idle and method == "GET"):
                 raise
         try:
             return self._exchange(method, path, body)

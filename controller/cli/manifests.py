@@ -185,9 +185,14 @@ def _tell_applied(result: ApplyResult, dry_run: bool) -> None:
     elif dry_run:
         say("dry run: nothing was applied")
     else:
-        say("applied: " + ", ".join(f"{name} revision {number}" for name, number in result.revisions.items()))
+        say("applied: " + ", ".join(_revision(label, number) for label, number in result.revisions.items()))
     if result.pinned_runs:
         say(f"still on earlier revisions: {', '.join(result.pinned_runs)}; move with --adopt")
+
+
+def _revision(label: str, number: int) -> str:
+    # A flag's version is a clock reading that tells a person nothing.
+    return label if label.startswith("Flag/") else f"{label} revision {number}"
 
 
 def _handed_over(

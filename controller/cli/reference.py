@@ -119,26 +119,16 @@ def markdown(root: click.Command) -> str:
 
 def _documented(context: click.Context) -> Iterator[str]:
     command = context.command
+    prose, _, example = (command.help or "").partition("\b")
     yield from ("", f"### `{context.command_path}`", "")
-    yield from _prose(command.help or "")
-    yield from ("", "```", " ".join([context.command_path, *command.collect_usage_pieces(context)]), "```")
-    options = [param.get_help_record(context) for param in command.params]
-    shown = [record for record in options if record is not None]
+    yield "\n\n".join(" ".join(paragraph.split()) for paragraph in prose.strip().split("\n\n"))
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    yield from ("", "```sh", usage, "", *(line.strip() for line in example.strip().splitlines()[1:]), "```")
+    records = [param.get_help_record(context) for param in command.params if isinstance(param, click.Option)]
+    shown = [record for record in records if record is not None]
     if shown:
         yield from ("", "| option | |", "|---|---|")
         yield from (f"| `{name.replace('|', '/')}` | {text.replace('|', '/')} |" for name, text in shown)
     if isinstance(command, click.Group):
         for child in command.commands.values():
             yield from _documented(click.Context(child, info_name=child.name, parent=context))
-
-
-def _prose(text: str) -> Iterator[str]:
-    """Paragraphs as they are; the example, which click keeps verbatim behind \\b, as a code block."""
-    for number, paragraph in enumerate(text.strip().split("\n\n")):
-        if number:
-            yield ""
-        if not paragraph.startswith("\b"):
-            yield " ".join(paragraph.split())
-            continue
-        for line in paragraph.splitlines()[1:]:
-            yield line if line.startswith("  ") else line + "\n"

@@ -19,7 +19,7 @@ from controller.cli.watch import Goal, follow_until, parse_goal, watch_json, wat
 from controller.domain.rollout import Phase
 from controller.domain.status import Explanation, PlanSummary, RunStatus
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 3.0
 PHASE_EXITS: dict[Phase, Exit] = {
     "completed": Exit.OK,
     "paused": Exit.PAUSED,

@@ -58,7 +58,8 @@ def day_and_clock(at: datetime) -> str:
 
 def age(at: datetime, now: datetime) -> str:
     # The server's clock may be ahead of ours.
-    return f"{duration_text(max(round((now - at).total_seconds()), 0)) or '0s'} ago"
+    passed = (now - at).total_seconds()
+    return f"{duration_text(passed)} ago" if passed >= 1 else "just now"
 
 
 # — status —
@@ -110,15 +111,27 @@ def _exposure(run: RunStatus, now: datetime) -> str:
 
 
 def _observed(run: RunStatus, now: datetime) -> str:
+    if run.phase == "killed" and run.kills:
+        return _killed(run.kills)
     if run.observed_exposure is None or run.observed_at is None:
-        return click.style("? unknown: it could not be read", fg="yellow")
+        return click.style("? unknown: not read back", fg="yellow")
     shown = exposure_text(run.observed_exposure) if run.observed_enabled else "off"
     when = f"read back {age(run.observed_at, now)}"
+    if run.phase == "pending" or run.ended_at is not None:
+        return f"{shown}, last {when}"
     if run.observed_exposure == run.desired_exposure and run.confirmed:
         return f"{shown} {click.style('✔', fg='green')} {when}"
     if run.observed_exposure == run.desired_exposure:
         return f"{shown} {click.style('◌ not confirmed yet', fg='yellow')}, {when}"
     return f"{shown} {click.style('≠ differs', fg='red', bold=True)}, {when}"
+
+
+def _killed(kills: Sequence[KillStatus]) -> str:
+    """What the kill's own read said: the run's latest tick may have been before it."""
+    confirmed = [kill.confirmed_at for kill in kills if kill.confirmed_at is not None]
+    if len(confirmed) < len(kills):
+        return unconfirmed_text()
+    return f"off {click.style('✔', fg='green')} read back {day_and_clock(max(confirmed))}"
 
 
 def _stages(run: RunStatus) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.answers import SUMMARY, run
+from controller.cli.connection import Connection, Unreachable
+from tests.cli.answers import COMPLETED, SUMMARY, kill, run
 from tests.cli.conftest import Rampart
 from tests.cli.stub_server import TOKEN, Reply, StubServer, problem
 
@@ -150,6 +151,33 @@ def test_a_broken_settings_file_is_a_sentence(rampart: Rampart, tmp_path: Path) 
     told = rampart("list", RAMPART_TOKEN="")
     assert told.returncode == 2
     assert told.stderr.startswith("error: settings: rampart.toml")
+
+
+def test_a_connection_that_died_while_idle_is_opened_anew_for_a_question(
+    rampart: Rampart, server: StubServer
+) -> None:
+    server.answers("GET", "plans/checkout-v2/status", run(), Reply(None, hangs=True), COMPLETED)
+    server.released.set()
+    told = rampart("wait", "checkout-v2", "--for", "completed")
+    assert told.returncode == 0
+    assert len(server.asked) == 3
+
+
+def test_a_server_that_hangs_is_not_waited_for_twice(server: StubServer) -> None:
+    server.answers("GET", "plans", [SUMMARY], Reply(None, hangs=True))
+    connection = Connection(server.url, timeout=0.3, environ={"RAMPART_TOKEN": TOKEN})
+    connection.get("plans")
+    with pytest.raises(Unreachable, match="no answer within"):
+        connection.get("plans")
+    assert len(server.asked) == 2
+
+
+def test_a_request_that_changes_something_is_never_sent_twice(rampart: Rampart, server: StubServer) -> None:
+    server.answers("GET", "kills", [kill()])
+    server.answers("POST", "flags/checkout-v2/reset", Reply(None, hangs=True))
+    server.released.set()
+    assert rampart("reset", "checkout-v2", "--yes").returncode == 3
+    assert [asked.method for asked in server.asked] == ["GET", "POST"]
 
 
 def test_control_characters_of_an_answer_never_reach_the_terminal(rampart: Rampart, server: StubServer) -> None:

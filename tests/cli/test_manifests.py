@@ -37,7 +37,7 @@ CHANGES = [
 CHANGED = ApplyResult(
     applied=True,
     changes=CHANGES,
-    revisions={"checkout-v2": 5},
+    revisions={"RolloutPlan/checkout-v2": 5},
     pinned_runs=["checkout-v2#3"],
     warnings=["no kill rule"],
 )
@@ -138,7 +138,7 @@ def test_apply_says_what_was_applied_and_which_runs_stay_pinned(
     server.answers("POST", "manifests", CHANGED)
     told = rampart("apply", str(flag_file), "-m", "shorter bake")
     assert told.returncode == 0
-    assert "applied: checkout-v2 revision 5" in told.stderr
+    assert "applied: RolloutPlan/checkout-v2 revision 5" in told.stderr
     assert "checkout-v2#3; move with --adopt" in told.stderr
     assert "warning: no kill rule" in told.stderr
     [sent] = server.bodies("manifests")

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from tests.cli.answers import COMPLETED, EXPLANATION, KILLED, NEVER_STARTED, PAUSED, SUMMARY, run
+from tests.cli.answers import COMPLETED, EXPLANATION, KILLED, NEVER_STARTED, PAUSED, SUMMARY, kill, run
 from tests.cli.conftest import Rampart
 from tests.cli.stub_server import Reply, StubServer, problem
 from tests.cli.terminal import Terminal
@@ -37,6 +38,16 @@ def test_status_of_a_killed_run_says_who_and_why(rampart: Rampart, server: StubS
     assert "provider off ✔" in told.stdout
     assert "by on-call" in told.stdout
     assert "INC-4821 5xx at checkout" in told.stdout
+
+
+def test_a_killed_run_is_off_only_when_the_kill_was_read_back(rampart: Rampart, server: StubServer) -> None:
+    """The latest tick of the run saw the flag as it was before the kill, or not confirmed: it proves nothing."""
+    before = replace(KILLED, observed_exposure=10_000, observed_enabled=True)
+    server.answers("GET", STATUS, before, replace(before, kills=[kill(confirmed_at=None)]))
+    assert "provider off ✔ read back 2026-11-18 14:00:02 UTC" in rampart("status", "checkout-v2").stdout
+    unconfirmed = rampart("status", "checkout-v2").stdout
+    assert "provider ✖ UNCONFIRMED" in unconfirmed
+    assert "provider off" not in unconfirmed
 
 
 def test_what_could_not_be_read_is_unknown_and_not_off(rampart: Rampart, server: StubServer) -> None:
