@@ -207,7 +207,7 @@ class Rampart:
             name="admin", digest=access.digest(secret), scopes=SCOPES, created_at=now, created_by="rampart"
         )
         await self.store.save_token(
-            token, self._entry("token_created", "admin", f"first token, in {given or path}")
+            token, self._entry("create_token", "admin", f"first token, in {given or path}")
         )
         log.info("first_token", path=str(given or path))
 

@@ -218,9 +218,7 @@ class Commands:
             raise NotFound(f"{plan} was never started")
         return explanation(*found)
 
-    async def _as_served_now(
-        self, runs: Sequence[tuple[Run, Observations]]
-    ) -> list[tuple[Run, Observations]]:
+    async def _as_served_now(self, runs: Sequence[tuple[Run, Observations]]) -> list[tuple[Run, Observations]]:
         """What an ended run's last tick saw is long past: show what the provider shows now."""
         ended = [run.flag for run, _ in runs if not run.active]
         shown = await self._reconciler.observe(ended)

@@ -485,7 +485,7 @@ def _entry(held: Held) -> AuditEntry:
         cause=kill.cause,
         subject=str(kill.flag),
         environment=kill.flag.environment,
-        reason=kill.reason,
+        reason=kill.reason if kill.cause == "policy" else f"killed by {kill.actor}: {kill.reason}",
         flag=str(kill.flag),
         run=kill.run,
         details={"kill_id": kill.id, **held.record.details},

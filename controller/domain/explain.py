@@ -54,7 +54,7 @@ def run_status(
         observed_exposure=flag.effective_exposure if flag else None,
         observed_enabled=flag.enabled if flag else None,
         observed_at=seen.at if seen and flag else None,
-        confirmed=run.confirmed,
+        confirmed=run.confirmed if run.active else flag is not None and flag.effective_exposure == run.exposure,
         reason=run.status,
         blocks=list(seen.blocks) if seen and run.active else [],
         next_exposure=stages[target].share if rises else None,
@@ -159,7 +159,9 @@ def explanation(run: Run, observations: Observations) -> Explanation:
     for block in blocks:
         when = f" (earliest {block.clears_at:%Y-%m-%d %H:%M:%S} UTC)" if block.clears_at else ""
         lines.append(f"- {block.code}: {block.text}{when}")
-    lines += _findings(observations.seen, observations) if run.active and observations.seen else []
+    told = " ".join(block.text for block in blocks)
+    if run.active and observations.seen:
+        lines += [line for line in _findings(observations.seen, observations) if line.lstrip("- ") not in told]
     if observations.seen is None and run.active:
         lines.append("- no tick has looked at it yet")
     return Explanation(

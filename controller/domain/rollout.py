@@ -76,6 +76,11 @@ TRANSITIONS: Mapping[Phase, Mapping[Action, Phase]] = {
     "abandoned": {},
 }
 ACTIVE_PHASES: tuple[Phase, ...] = ("pending", "progressing", "paused")
+COMMANDS: tuple[Action, ...] = (
+    "advance", "pause", "resume", "step_back", "approve", "adopt", "kill", "reset", "abandon",
+)  # fmt: skip
+"""What a person may ask for; the rest is the engine's own."""
+
 RAISING: frozenset[Action] = frozenset({"start", "advance", "resume"})
 
 NOT_STARTED = -1
@@ -144,8 +149,9 @@ def next_phase(phase: Phase, action: Action) -> Phase:
     try:
         return TRANSITIONS[phase][action]
     except KeyError:
-        allowed = ", ".join(TRANSITIONS[phase]) or "nothing any more"
-        raise Conflict(f"cannot {action.replace('_', ' ')} a run that is {phase}; possible: {allowed}") from None
+        allowed = [one.replace("_", "-") for one in COMMANDS if one in TRANSITIONS[phase]]
+        possible = ", ".join(allowed) or "nothing any more"
+        raise Conflict(f"cannot {action.replace('_', '-')} a run that is {phase}; possible: {possible}") from None
 
 
 def transition(run: Run, action: Action, **changes: object) -> Run:

@@ -208,7 +208,7 @@ class MemoryStore:
         hit = max(rows, key=lambda row: (row.run.active, row.run.created_at, row.run.number), default=None)
         if hit is not None and (hit.run.active or hit.run.phase == "completed"):
             hit.run = transition(
-                hit.run, "kill", exposure=0, audience=False, kill_id=kill.id, status=kill.reason,
+                hit.run, "kill", exposure=0, audience=False, kill_id=kill.id, status=entry.reason,
                 ended_at=kill.accepted_at,
             )  # fmt: skip
             entry = replace(entry, run=hit.run.id, run_version=hit.run.version)

@@ -250,7 +250,7 @@ class PostgresStore:
             await connection.execute(SQL["add_kill"], kill.id, *flag, rows.document(kill))
             state = await connection.fetchval(SQL["lock_run_of_flag"], *flag)
             run = rows.decode(Run, state) if state else None
-            ended = _ended_by(run, kill) if run else None
+            ended = _ended_by(run, kill, entry.reason) if run else None
             await _change(connection, ended, entry)
             return True
 
@@ -421,7 +421,7 @@ async def _add_run(connection: Connection, run: Run, entry: AuditEntry) -> None:
     )
 
 
-def _ended_by(run: Run, kill: Kill) -> Run | None:
+def _ended_by(run: Run, kill: Kill, status: str) -> Run | None:
     if run.phase not in (*ACTIVE_PHASES, "completed"):
         return None
     return transition(
@@ -431,7 +431,7 @@ def _ended_by(run: Run, kill: Kill) -> Run | None:
         exposure=0,
         audience=False,
         approval=None,
-        status=kill.reason,
+        status=status,
         ended_at=kill.accepted_at,
     )
 

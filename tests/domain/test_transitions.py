@@ -42,7 +42,7 @@ def test_every_phase_and_action_leads_on_or_is_refused_by_name(phase: Phase, act
     with pytest.raises(Conflict) as refused:
         next_phase(phase, action)
     assert phase in str(refused.value)
-    assert action.replace("_", " ") in str(refused.value)
+    assert action.replace("_", "-") in str(refused.value)
 
 
 def test_a_kill_is_possible_from_every_phase_but_abandoned_and_ends_as_killed() -> None:

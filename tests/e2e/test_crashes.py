@@ -49,16 +49,13 @@ class Shop:
         where = "self" if victim == "server" else str(self.server.postmaster_file)
         self.server.start(wait_ready=False, env={"RAMPART_FAULT": f"{point}:{passing}:{where}"})
         starts = self._postgres_starts()
-        # The fault may strike at any time from here on, also within any of our own calls.
-        with contextlib.suppress(OSError, AssertionError, http.client.HTTPException):
-            self.server.wait_ready()
-            self._provoke(point)
+        struck = (lambda: not self.server.alive()) if victim == "server" else self._postgres_died
+        wait_until(
+            lambda: struck() or self._provoke(point), seconds=60, every=0.5, what=f"{point} to kill {victim}"
+        )
         if victim == "server":
-            wait_until(lambda: not self.server.alive(), seconds=30, what=f"{point} to kill the server")
             self.server.start()
         else:
-            struck = "embedded_postgres_died"
-            wait_until(lambda: struck in self.server.tail(20_000), seconds=30, what=f"{point} to kill PostgreSQL")
             wait_until(lambda: self._postgres_starts() > starts, seconds=30, what="PostgreSQL to come back")
             self.server.wait_ready()
         self.server.log.rename(self.server.log.with_suffix(f".{time.monotonic_ns()}"))
@@ -68,10 +65,16 @@ class Shop:
     def _postgres_starts(self) -> int:
         return self.server.tail(200_000).count("embedded_postgres_started")
 
+    def _postgres_died(self) -> bool:
+        return "embedded_postgres_died" in self.server.tail(200_000)
+
     def _provoke(self, point: str) -> None:
-        self.ensure_running()
-        if point.startswith("journal"):
-            self.server.kill_flag("checkout")
+        """Keep a rollout going. The fault may strike at any time, also within any of our own calls."""
+        with contextlib.suppress(OSError, AssertionError, http.client.HTTPException):
+            self.server.wait_ready()
+            self.ensure_running()
+            if point.startswith("journal"):
+                self.server.kill_flag("checkout")
 
     def ensure_running(self) -> None:
         """A fresh run whenever the last one has ended; what the crash interrupts is a normal life."""

@@ -277,7 +277,7 @@ async def test_a_kill_ends_the_active_run_and_names_it_in_the_one_audit_row(stor
         0,
         run.version + 1,
     )
-    assert (killed.status, killed.ended_at) == ("errors everywhere", NOW)
+    assert (killed.status, killed.ended_at) == ("killed by hand", NOW)
     assert await store.kill_epoch(FLAG) == 1
     assert await audited(store) == ["apply", "apply", "start", "start", "kill"]
 
