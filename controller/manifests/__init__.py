@@ -1,1 +1,1 @@
-"""YAML in: read with positions, checked against the types and against good sense, compared, described as schemas."""
+"""YAML in: read it, say everything that is wrong and where, compare it, describe it as a schema."""
