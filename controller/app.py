@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -44,6 +45,10 @@ CONNECT_RETRY_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
 """How long a worker thread that parses may keep the event loop, and with it a kill, waiting at each turn."""
 
+COLLECT_AFTER = (50_000, 20, 100)
+"""Documents come and go by the thousand and hold no cycles. Walking through all of them takes tenths of a second,
+in which nothing else runs, so that it should happen seldom."""
+
 LAST_KNOWN = "last-known.json"
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file name
 
@@ -84,6 +89,7 @@ class Rampart:
         self.sources = {name: sources.build(name, one, self.clock) for name, one in settings.sources.items()}
         self._wire_engine()
         self._saved: LastKnown | None = None
+        self._remembering = asyncio.Lock()
         self._connecting: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -174,6 +180,7 @@ class Rampart:
                 await asyncio.sleep(CONNECT_RETRY_SECONDS)
         self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.announcer.announce)
+        gc.freeze()  # what is here now stays: no collection needs to walk through it
         log.info("ready", replica=self.owner)
 
     async def _open_database(self) -> None:
@@ -200,6 +207,7 @@ class Rampart:
         given = os.environ.get("RAMPART_ADMIN_TOKEN_FILE")
         path = self.data / ADMIN_TOKEN
         secret = secret_file(given) if given else access.new_secret()
+        telemetry.hide(secret)
         if not given:
             await asyncio.to_thread(_write_secret, path, secret)
         now = self.clock.now()
@@ -227,11 +235,11 @@ class Rampart:
 
     async def tokens_changed(self) -> None:
         self.tokens.load(await self.store.tokens())
-        self._remember()
+        await self._remember()
 
     async def sdk_keys_changed(self) -> None:
         self.sdk_keys.load(await self.store.sdk_keys())
-        self._remember()
+        await self._remember()
 
     async def _sync(self) -> None:
         """Also what other replicas changed. Kills stay laid over whatever the database says of a flag."""
@@ -247,28 +255,29 @@ class Rampart:
         await self.board.versions.secure()
         self.reconciler.forget_ended()
         self.metrics.audit_head((await self.store.audit_head())[0])
-        self._remember()
+        await self._remember()
 
     def _builtin_flags(self, configs: Iterable[FlagConfig]) -> list[FlagRef]:
         names = [name for name, one in self.settings.providers.items() if isinstance(one, BuiltinProviderSettings)]
         return [FlagRef(provider=name, environment=c.environment, key=c.key) for name in names for c in configs]
 
-    def _remember(self) -> None:
+    async def _remember(self) -> None:
         """Keep the last known state on disk, when it changed. Not fatal: the database has it all."""
-        state = LastKnown(
-            tokens=self.tokens.all(),
-            sdk_keys=self.sdk_keys.all(),
-            flags=list(self.board.configs()),
-            known=self.killer.known(),
-        )
-        if state == self._saved:
-            return
-        try:
-            lastknown.save(self.data / LAST_KNOWN, state)
-        except OSError as error:
-            log.error("last_known_not_saved", error=str(error))
-            return
-        self._saved = state
+        async with self._remembering:
+            state = LastKnown(
+                tokens=self.tokens.all(),
+                sdk_keys=self.sdk_keys.all(),
+                flags=list(self.board.configs()),
+                known=self.killer.known(),
+            )
+            if state == self._saved:
+                return
+            try:
+                await asyncio.to_thread(lastknown.save, self.data / LAST_KNOWN, state)
+            except OSError as error:
+                log.error("last_known_not_saved", error=str(error))
+                return
+            self._saved = state
 
     # — what the API asks of the whole —
 
@@ -329,6 +338,7 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(*COLLECT_AFTER)
     telemetry.configure_logging(settings.server.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
