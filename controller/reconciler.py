@@ -159,7 +159,7 @@ class Reconciler:
 
     def _quarantine(self, run: Run, error: Exception) -> None:
         log.error("tick_failed", run=run.id, error=f"{type(error).__name__}: {error}", exc_info=error)
-        self._metrics.tick_failed(run.id)
+        self._metrics.tick_failed(run.plan)
 
     async def _tick_one(
         self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked

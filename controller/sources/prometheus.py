@@ -14,6 +14,7 @@ from controller.domain.evidence import QueryQuestion, Question, Reading
 from controller.errors import SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import PrometheusSourceSettings, secret_file
+from controller.telemetry import hide
 from controller.sources import addresses, coalescing, query_api
 from controller.sources.coalescing import Answers, Failure, Found, Key, Plan, Query, Sample
 
@@ -167,7 +168,10 @@ class PrometheusSource:
             token = secret_file(settings.bearer_token_file)
             headers["Authorization"] = f"Bearer {token}"
             secrets.append(token)
-        return Login(headers, tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET))
+        telling = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+        for secret in telling:
+            hide(secret)
+        return Login(headers, telling)
 
 
 def _all_failed(asked: Query, failure: Failure) -> PartialAnswers:

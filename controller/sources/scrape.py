@@ -17,6 +17,7 @@ from controller.domain.evidence import Question, Reading
 from controller.errors import SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import ScrapeSourceSettings, secret_file
+from controller.telemetry import hide
 from controller.sources import addresses, coalescing, exposition, recollection
 from controller.sources.addresses import Address
 from controller.sources.coalescing import Batch, Failure, Found, Key
@@ -143,6 +144,7 @@ class ScrapeSource:
         headers = target.headers
         if self._settings.bearer_token_file:
             token = await asyncio.to_thread(secret_file, self._settings.bearer_token_file)
+            hide(token)
             headers = {**headers, "Authorization": f"Bearer {token}"}
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
