@@ -10,12 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.demo.script import BAD, FLAGS, GOOD
-from controller.demo.server_api import Record, ServerApi
-from controller.demo.storefront import Storefront
+from controller.demo.server_api import Record
+from controller.domain.audit import ChainReport
 from controller.domain.status import RunStatus
 
 # Steps between decisions, which would only make the story longer.
 UNTOLD = frozenset({"confirm", "kill_confirmed"})
+
+# flag → cohort → variation → number of contexts
+Served = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 class Finding(Struct, frozen=True):
@@ -30,25 +33,28 @@ def plan_of(record: Record) -> str | None:
     return plan if plan in FLAGS and entry.action not in UNTOLD else None
 
 
-def findings(api: ServerApi, statuses: Mapping[str, RunStatus], shops: Sequence[Storefront]) -> list[Finding]:
+def findings(
+    statuses: Mapping[str, RunStatus],
+    records: Sequence[Record],
+    chain: ChainReport,
+    served: Sequence[Served],
+) -> list[Finding]:
+    """Whether each rollout ended as it should. `served` is what the SDK of each shop serves."""
     good, bad = statuses[GOOD], statuses[BAD]
-    kills = [record.entry for record in api.audit(0) if record.entry.action == "kill"]
-    by_policy = [entry for entry in kills if entry.run == bad.id and entry.cause == "policy"]
-    chain = api.verify_audit()
-    served = [shop.served() for shop in shops]
+    kills = [record.entry for record in records if record.entry.action == "kill"]
+    by_policy = any(kill.run == bad.id and kill.cause == "policy" for kill in kills)
     return [
         Finding(good.phase == "completed", f"{GOOD}: {good.reason}"),
         _served(GOOD, served, "on"),
-        Finding(bad.phase == "killed" and bool(by_policy), f"{BAD}: {bad.reason}"),
+        Finding(bad.phase == "killed" and by_policy, f"{BAD}: {bad.reason}"),
         _served(BAD, served, "off"),
         Finding(
-            chain.problem is None,
-            f"audit log: {chain.rows} rows, the hash chain {chain.problem or 'verifies'}",
+            chain.problem is None, f"audit log: {chain.rows} rows, the hash chain {chain.problem or 'verifies'}"
         ),
     ]
 
 
-def _served(flag: str, served: Sequence[dict[str, dict[str, dict[str, int]]]], wanted: str) -> Finding:
+def _served(flag: str, served: Sequence[Served], wanted: str) -> Finding:
     """Whether every context of every shop, the staff included, gets `wanted` from the SDK."""
     counts: Counter[str] = Counter()
     for shop in served:

@@ -40,10 +40,7 @@ def run(*, fast: bool = False, exit: bool = False, keep_data: bool = False) -> i
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _workspace(console, keep=keep_data) as directory, ExitStack() as children:
-            demo = Demo(directory, FAST if fast else RELAXED, children, console)
-            good = demo.play()
-            if not exit:
-                demo.stay()
+            good = Demo(directory, FAST if fast else RELAXED, children, console).perform(stay=not exit)
             return 0 if good else 1
     except KeyboardInterrupt:
         console.print("interrupted; everything is stopped")
@@ -91,29 +88,38 @@ class Demo:
         self._sequence = 0
         self._faulty = False
 
-    def play(self) -> bool:
+    def perform(self, *, stay: bool) -> bool:
         """Whether both rollouts ended as they should. Says everything, also why not."""
         try:
-            with screen_for(self._console) as screen:
-                self._open(screen)
-                statuses = self._follow(screen)
-            findings = report.findings(self._api, statuses, self._shops)
+            good = self._play()
+            if stay:
+                self._stay()
         except RampartError as error:
             self._say(f"\nThe demo failed: {error}", style="red")
-            self._show_log()
-            return False
-        self._console.print(report.summary(findings, self._api.audit(0), self._elapsed()))
-        good = all(finding.ok for finding in findings)
+            good = False
         if not good:
-            self._show_log()
+            self._say(f"\nThe end of the server's log:\n{self._server.tail()}")
         return good
 
-    def stay(self) -> None:
-        """Until Ctrl-C, or until the server ends."""
+    def _play(self) -> bool:
+        with screen_for(self._console) as screen:
+            self._open(screen)
+            statuses = self._follow(screen)
+        records = self._api.audit(0)
+        served = [shop.served() for shop in self._shops]
+        findings = report.findings(statuses, records, self._api.verify_audit(), served)
+        self._console.print(report.summary(findings, records, self._elapsed()))
+        return all(finding.ok for finding in findings)
+
+    def _stay(self) -> None:
+        """Until Ctrl-C, which is how it should end. Raises Unavailable when the server ends before."""
         self._console.print(report.look_around(self._port, self._token_file, self._shop_ports[0]))
-        while True:
-            self._server.require_alive()
-            time.sleep(LOOK_SECONDS)
+        try:
+            while True:
+                self._server.require_alive()
+                time.sleep(LOOK_SECONDS)
+        except KeyboardInterrupt:
+            self._say("stopping everything")
 
     # — opening —
 
@@ -200,9 +206,6 @@ class Demo:
         for shop in self._shops:
             shop.behave(script.BAD, **script.FAULT)
         self._tell(screen, f"now {script.BAD} turns bad: {script.FAULT_TEXT}")
-
-    def _show_log(self) -> None:
-        self._say(f"\nThe end of the server's log:\n{self._server.tail()}")
 
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
