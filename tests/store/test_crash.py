@@ -53,6 +53,8 @@ async def test_every_commit_is_whole_or_absent_after_postgres_was_killed(tmp_pat
                 lost.append(step)
                 stored, observations = await available(store, run.id)
                 happened = await store.committed(step.entry.id)
+                # What was acknowledged before is there.
+                assert stored in (step.before, step.after)
                 # State, audit entry and observations tell the same story.
                 assert (stored == step.after) is (happened is not None)
                 assert (observations == step.observations) is (happened is not None)

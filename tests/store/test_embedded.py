@@ -281,15 +281,25 @@ async def test_programs_its_user_cannot_reach_are_copied_where_it_can(
     assert exists(program) is not AS_ROOT
 
 
+@pytest.fixture
+def stranger(data_dir: Path) -> Iterator[int]:
+    """The pid of a process of the server's own user that is no server: others PostgreSQL tells apart itself."""
+    user = (data_dir / "postgres" / "data").stat().st_uid
+    with subprocess.Popen(["sleep", "600"], user=user if AS_ROOT else None) as process:
+        yield process.pid
+        process.kill()
+
+
 async def test_a_pid_file_whose_pid_is_somebody_elses_now_is_cleared(
-    embedded: EmbeddedPostgres, data_dir: Path
+    embedded: EmbeddedPostgres, data_dir: Path, stranger: int
 ) -> None:
     data = data_dir / "postgres" / "data"
-    content = f"{os.getpid()}\n{data}\n1700000000\n5432\n.\n\n  2146451         4\n"
+    content = f"{stranger}\n{data}\n1700000000\n5432\n.\n\n  2146451         4\n"
     (data / "postmaster.pid").write_text(content)
     (data / ".s.PGSQL.5432.lock").write_text(content)
     async with asyncio.timeout(60):
         await write(await embedded.start(), 1)
+    assert running(stranger)
 
 
 async def test_a_frozen_predecessor_is_waited_for_and_then_replaced(

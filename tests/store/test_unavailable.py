@@ -104,6 +104,16 @@ async def test_connections_cut_by_the_server_are_replaced(hasty: PostgresStore, 
     await asyncio.gather(*(hasty.plans() for _ in range(6)))
 
 
+async def test_a_connection_that_the_server_ended_is_met_by_nobody_else(database: str) -> None:
+    store = PostgresStore(database, pool_size=1, timeout_seconds=5.0)
+    await store.connect()
+    for _ in range(20):
+        with pytest.raises(StoreUnavailable, match="terminating connection"):
+            await store._database.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        assert await store.plans() == []
+    await store.close()
+
+
 async def test_an_exhausted_pool_is_unavailable_and_not_a_hang(database: str) -> None:
     store = PostgresStore(database, pool_size=1, timeout_seconds=TIMEOUT)
     await store.connect()
