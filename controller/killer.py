@@ -40,7 +40,7 @@ log = structlog.get_logger()
 ANSWER_WITHIN_SECONDS = 2.0
 """How long an answer waits for disk and provider. What is not done by then goes on and is shown as such."""
 
-STORE_WAIT_SECONDS = 0.2
+STORE_WAIT_SECONDS = 0.05
 """How long an answer waits for the database row. The row itself is tried without end."""
 
 
@@ -323,6 +323,14 @@ class Killer:
 
     async def merge(self) -> None:
         """Called when the database answers again, and regularly: exactly one row for every kill, both ways."""
+        try:
+            await self._merge_all()
+        except StoreUnavailable:
+            self._store_answers = False
+            raise
+        self._store_answers = True
+
+    async def _merge_all(self) -> None:
         for held in self.in_force():
             if not held.merged and not await self._merge_one(held):
                 # One wait is enough to know. What waits last in line next time is not in the way of the others.

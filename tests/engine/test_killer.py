@@ -1,0 +1,68 @@
+"""Kills and the database: what merging may and may not do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from controller.domain.audit import AuditEntry
+from controller.domain.catalogue import ActiveKill, Kill
+from controller.domain.plan import FlagRef
+from controller.errors import StoreUnavailable
+from controller.store.memory import MemoryStore
+from tests.support.engine import DANA, VirtualClock, World
+
+
+class SlowToAnswer(MemoryStore):
+    """A kill is recorded after the question for active kills and before its answer is read."""
+
+    world: World
+
+    async def active_kills(self) -> Sequence[ActiveKill]:
+        answer = await super().active_kills()
+        await self.world.commands_kill()
+        return answer
+
+
+class Away(MemoryStore):
+    """Takes up no kill while it is away; counts how often it was asked to."""
+
+    away = False
+    asked: list[str]
+
+    async def record_kill(self, kill: Kill, entry: AuditEntry) -> bool:
+        if self.away:
+            self.asked.append(kill.id)
+            raise StoreUnavailable("the database did not answer within 5 s")
+        return await super().record_kill(kill, entry)
+
+
+async def test_a_kill_recorded_while_the_active_kills_are_read_stays_in_force(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    store = SlowToAnswer(clock.monotonic)
+    world = store.world = World(tmp_path, clock=clock, store=store)
+    await world.started()
+    await world.killer.merge()
+    assert [one.flag for one in world.killer.active()] == [world.plan.spec.flag]
+    assert world.journal.kills, "a restart finds it, too"
+
+
+async def test_while_the_database_is_away_each_merge_waits_for_one_kill_only_and_never_the_same(
+    tmp_path: Path,
+) -> None:
+    clock = VirtualClock()
+    store = Away(clock.monotonic)
+    store.away, store.asked = True, []
+    world = World(tmp_path, clock=clock, store=store)
+    for key in ("one", "two", "three"):
+        flag = FlagRef(provider="main", environment="production", key=key)
+        await world.killer.kill_flag(flag, actor=DANA.name, reason="INC-1", cause="user")
+    store.asked.clear()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await world.killer.merge()
+    assert len(store.asked) == len(set(store.asked)) == 3
+    store.away = False
+    await world.killer.merge()
+    assert all(held.merged for held in world.killer.in_force())
+    assert len(await store.active_kills()) == 3
