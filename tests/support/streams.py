@@ -7,6 +7,7 @@ have evaluated it. Times are seconds of the monotonic clock, which all processes
 import asyncio
 import contextlib
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -231,6 +232,7 @@ class _RawClients:
 
 class _RealClients:
     def __init__(self, url: str, sdk_key: str, count: int) -> None:
+        logging.getLogger("ldclient.util").setLevel(logging.CRITICAL)  # a lost stream is what is being tested
         self._arrivals: list[Arrival] = []
         self._lock = threading.Lock()
         config = Config(
