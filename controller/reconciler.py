@@ -516,6 +516,8 @@ class Reconciler:
         claims = [claim for claim in self._last_held.values() if not self.killer.holds(claim.run.flag)]
         bound = await self._bind_each(claims)
         bound = [(claim, guardrails) for claim, guardrails in bound if self._poll_due(claim.run, guardrails)]
+        if not bound:
+            return
         looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
         async for claim, guardrails in in_turns(bound):
             if self.killer.holds(claim.run.flag):

@@ -4,6 +4,7 @@ Each job is short or bounded, never runs twice at once, and its failure is one l
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -46,6 +47,8 @@ class Scheduler:
         self._poll_seconds = poll_seconds
         self._lease_seconds = lease_seconds
         self._timers = AsyncIOScheduler(timezone="UTC")
+        # That a round was left out because the one before still runs is how it should be.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._groups: set[asyncio.Task[None]] = set()
         self._merged = False
         self._looked_at = clock.monotonic()
@@ -57,7 +60,7 @@ class Scheduler:
 
     def start(self) -> None:
         self.every(self._poll_seconds, "tick", self._tick)
-        self.every(self._lease_seconds / RENEWALS_PER_LEASE, "renew", self._reconciler.renew)
+        self.every(self._lease_seconds / RENEWALS_PER_LEASE, "renew", self._renew)
         self.every(KILL_RETRY_SECONDS, "kill_retry", self._killer.retry)
         self.every(KILL_SWEEP_SECONDS, "kill_sweep", self._killer.sweep)
         self.every(MERGE_SECONDS, "merge", self._merge)
@@ -88,6 +91,10 @@ class Scheduler:
             # Not awaited: a slow source or provider must not delay the other groups.
             self._spawn(self._reconciler.tick(group))
         self._metrics.tick(lag_seconds=0.0, duration_seconds=self._clock.monotonic() - began, at=self._clock.now())
+
+    async def _renew(self) -> None:
+        if self._merged:
+            await self._reconciler.renew()
 
     async def _merge(self) -> None:
         """After an outage nothing may rise before every kill accepted meanwhile is in the database."""
