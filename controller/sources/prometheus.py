@@ -14,9 +14,9 @@ from controller.domain.evidence import QueryQuestion, Question, Reading
 from controller.errors import SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import PrometheusSourceSettings, secret_file
-from controller.telemetry import hide
 from controller.sources import addresses, coalescing, query_api
 from controller.sources.coalescing import Answers, Failure, Found, Key, Plan, Query, Sample
+from controller.telemetry import hide
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024

@@ -17,11 +17,11 @@ from controller.domain.evidence import Question, Reading
 from controller.errors import SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import ScrapeSourceSettings, secret_file
-from controller.telemetry import hide
 from controller.sources import addresses, coalescing, exposition, recollection
 from controller.sources.addresses import Address
 from controller.sources.coalescing import Batch, Failure, Found, Key
 from controller.sources.sample_memory import SampleMemory
+from controller.telemetry import hide
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 HTTP_OK = 200
