@@ -83,19 +83,18 @@ def summary(found: Sequence[Finding], records: Sequence[Record], elapsed: float)
     return Group("", story, "", *checks, "", Text(f"{verdict}, after {elapsed:.0f} s.", style="bold"))
 
 
-def look_around(port: int, token_file: Path, shop_port: int) -> RenderableType:
-    return Text(
-        f"""
+def look_around(command: str, port: int, token_file: Path, shop_port: int) -> str:
+    """What to try while everything is up; `command` is how to call the command line."""
+    return f"""
 Everything stays up until Ctrl-C. Look around from another terminal:
 
-  export RAMPART_URL=http://127.0.0.1:{port} RAMPART_TOKEN_FILE={token_file}
-  rampart list
-  rampart status {GOOD}
-  rampart explain {BAD}
-  rampart kill {GOOD} -m "just to see"
-  rampart reset {BAD}
-  rampart audit list
+  export RAMPART_URL=http://127.0.0.1:{port}
+  export RAMPART_TOKEN_FILE={token_file}
+  {command} list
+  {command} status {GOOD}
+  {command} explain {BAD}
+  {command} kill {GOOD} -m "just to see"
+  {command} reset {BAD}
+  {command} audit list
   curl 'http://127.0.0.1:{shop_port}/{GOOD}?user=anna'
-""",
-        no_wrap=True,
-    )
+"""

@@ -113,7 +113,9 @@ class Demo:
 
     def _stay(self) -> None:
         """Until Ctrl-C, which is how it should end. Raises Unavailable when the server ends before."""
-        self._console.print(report.look_around(self._port, self._token_file, self._shop_ports[0]))
+        # `make demo` leaves the command in a virtual environment that nobody activated.
+        command = "rampart" if shutil.which("rampart") else str(Path(sys.executable).with_name("rampart"))
+        self._say(report.look_around(command, self._port, self._token_file, self._shop_ports[0]))
         try:
             while True:
                 self._server.require_alive()

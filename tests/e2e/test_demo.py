@@ -52,11 +52,12 @@ def test_one_release_completes_and_the_other_is_killed_by_its_policy(tmp_path: P
 def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     with subprocess.Popen(COMMAND, env=environ(tmp_path), stdout=subprocess.PIPE, text=True) as played:
         assert played.stdout
-        lines = iter(played.stdout)
-        while "opening" not in next(lines):
-            pass
+        lines = []
+        while "opening" not in (line := played.stdout.readline()):
+            lines.append(line)
+            assert line, "".join(lines)
         played.send_signal(signal.SIGINT)
-        rest = list(lines)
+        rest = list(played.stdout)
         assert played.wait(60) == 130
     assert rest[-1] == "interrupted; everything is stopped\n"
     assert list(tmp_path.iterdir()) == []
