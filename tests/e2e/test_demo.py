@@ -4,12 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 COMMAND = [sys.executable, "-m", "controller", "demo", "--fast"]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where the demo puts its data. Not pytest's own directory: a unix socket's path must be short."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as directory:
+        yield Path(directory)
 
 
 def environ(directory: Path) -> dict[str, str]:
@@ -31,9 +40,9 @@ def processes_in(directory: Path) -> list[int]:
 
 
 @pytest.mark.timeout(240)
-def test_one_release_completes_and_the_other_is_killed_by_its_policy(tmp_path: Path) -> None:
+def test_one_release_completes_and_the_other_is_killed_by_its_policy(place: Path) -> None:
     played = subprocess.run(
-        [*COMMAND, "--exit"], env=environ(tmp_path), capture_output=True, text=True, timeout=200, check=False
+        [*COMMAND, "--exit"], env=environ(place), capture_output=True, text=True, timeout=200, check=False
     )
     assert played.returncode == 0, played.stdout + played.stderr
     for fact in (
@@ -45,12 +54,12 @@ def test_one_release_completes_and_the_other_is_killed_by_its_policy(tmp_path: P
         "Both rollouts ended as they should",
     ):
         assert fact in played.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.timeout(120)
-def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    with subprocess.Popen(COMMAND, env=environ(tmp_path), stdout=subprocess.PIPE, text=True) as played:
+def test_an_interrupt_leaves_no_process_and_no_file(place: Path) -> None:
+    with subprocess.Popen(COMMAND, env=environ(place), stdout=subprocess.PIPE, text=True) as played:
         assert played.stdout
         lines = []
         while "opening" not in (line := played.stdout.readline()):
@@ -60,8 +69,8 @@ def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path) -> None:
         rest = list(played.stdout)
         assert played.wait(60) == 130
     assert rest[-1] == "interrupted; everything is stopped\n"
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
     deadline = time.monotonic() + 10
-    while processes_in(tmp_path):
-        assert time.monotonic() < deadline, processes_in(tmp_path)
+    while processes_in(place):
+        assert time.monotonic() < deadline, processes_in(place)
         time.sleep(0.05)
