@@ -20,6 +20,7 @@ import uvloop
 from controller import __version__, access, api, channels, delivery, lastknown, providers, sources, telemetry
 from controller.announcer import Announcer
 from controller.commands import Commands
+from controller.doctor import Doctor
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import SCOPES, FlagConfig, Token
 from controller.domain.plan import FlagRef
@@ -293,28 +294,13 @@ class Rampart:
         return self.metrics.render()
 
     async def doctor(self) -> list[Check]:
-        return [*await self._check_database(), self._check_journal(), *await self._check_sources()]
-
-    async def _check_database(self) -> list[Check]:
-        where = "embedded PostgreSQL" if self.embedded else "PostgreSQL"
-        try:
-            sequence, _ = await self.store.audit_head()
-        except StoreUnavailable as error:
-            fix = "start the database; kills work meanwhile"
-            return [Check(name="database", ok=False, detail=f"{where}: {error}", fix=fix)]
-        return [Check(name="database", ok=True, detail=f"{where} answers; audit head {sequence}", fix="")]
-
-    def _check_journal(self) -> Check:
-        writable = os.access(self.journal.path, os.W_OK)
-        fix = "" if writable else f"make {self.journal.path} writable, or kills do not survive a restart"
-        return Check(name="journal", ok=writable, detail=str(self.journal.path), fix=fix)
-
-    async def _check_sources(self) -> list[Check]:
-        if not self.sources:
-            return [
-                Check(name="sources", ok=False, detail="none configured", fix="add [sources.NAME] to rampart.toml")
-            ]
-        return [Check(name=f"source {name}", ok=True, detail="configured", fix="") for name in self.sources]
+        return await Doctor(
+            database="embedded PostgreSQL" if self.embedded else "PostgreSQL",
+            store=self.store,
+            journal=self.journal.path,
+            sources=self.sources,
+            providers=self.providers,
+        ).examine()
 
 
 def _write_secret(path: Path, secret: str) -> None:

@@ -1,6 +1,6 @@
 """Where measurements come from. A new kind is one module and one line in the table below."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from controller.ports import Clock, MetricSource
@@ -13,6 +13,9 @@ class Source(MetricSource, Protocol):
     """A source as the shell holds it: started once in the event loop, closed at the end."""
 
     def start(self) -> None: ...
+
+    async def problems(self) -> Sequence[str]:
+        """What keeps it from answering now; empty when nothing does."""
 
 
 KINDS: dict[type[SourceSettings], Callable[[str, Any, Clock], Source]] = {

@@ -86,6 +86,12 @@ class PrometheusSource:
         parts = await asyncio.gather(*(self._answer(asked, at, deadline, login) for asked in plan.queries))
         return await self._in_worker(lambda: self._concluded(plan, parts))
 
+    async def problems(self) -> Sequence[str]:
+        """What keeps it from answering now; empty when nothing does."""
+        asked = QueryQuestion(query="vector(1)")
+        failure = (await self.measure([asked]))[asked].failure
+        return [failure] if failure else []
+
     async def close(self) -> None:
         if self._session:
             await self._session.close()

@@ -5,7 +5,7 @@ The window is memory only: after a restart there is no data until it has filled 
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -95,6 +95,10 @@ class ScrapeSource:
     async def targets(self) -> tuple[TargetHealth, ...]:
         now = self._clock.monotonic()
         return await self._in_worker(lambda: tuple(_health(target, now) for target in self._targets))
+
+    async def problems(self) -> Sequence[str]:
+        """What keeps it from answering now; empty when nothing does."""
+        return [f"{one.address}: {one.problem or 'not scraped yet'}" for one in await self.targets() if not one.up]
 
     async def close(self) -> None:
         for loop in self._loops:
