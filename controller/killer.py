@@ -432,9 +432,10 @@ class Killer:
         provider = self._providers.get(held.kill.flag.provider)
         if provider is not None:
             try:
-                await provider.release_kill(held.command())
-            except RampartError as error:
-                log.warning("kill_not_released", kill_id=held.kill.id, error=str(error))
+                async with asyncio.timeout(self._timeout):
+                    await provider.release_kill(held.command())
+            except (RampartError, TimeoutError) as error:
+                log.warning("kill_not_released", kill_id=held.kill.id, error=str(error) or "timed out")
                 return
         self._held.pop(held.kill.id, None)
         of_flag = self._of_flag.get(held.kill.flag, {})

@@ -289,6 +289,11 @@ class Reconciler:
         except TimeoutError:
             self._metrics.source_request(source, "timeout")
             return _failed(asked, f"no answer within {self._settings.measure_timeout_seconds:g} s")
+        except Exception as error:
+            # A source says in its readings what went wrong. One that raises must not take the others with it.
+            log.exception("source_failed", source=source)
+            self._metrics.source_request(source, "error")
+            return _failed(asked, f"failed with {type(error).__name__}")
         answered = any(reading.failure is None for reading in readings.values())
         self._metrics.source_request(source, "ok" if answered or not asked else "error")
         if answered:
@@ -304,6 +309,10 @@ class Reconciler:
                 states = await self.providers[provider].observe(flags)
         except TimeoutError:
             states = {}
+        except Exception as error:
+            # As with sources: what is wrong with one provider is not the others' problem.
+            log.exception("provider_failed", provider=provider)
+            states = {flag: Unknown(f"the provider failed with {type(error).__name__}") for flag in flags}
         self._metrics.provider_request(provider, "observe", "ok" if states else "timeout")
         return {flag: states.get(flag, Unknown("the provider did not answer for it in time")) for flag in flags}
 
@@ -519,14 +528,23 @@ class Reconciler:
         if not bound:
             return
         looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
-        async for claim, guardrails in in_turns(bound):
-            if self.killer.holds(claim.run.flag):
-                continue  # killed since we began
-            inputs = self._inputs(claim, looked[claim.run.id])
+        ticks = [
+            asyncio.create_task(self._tick_one_blind(claim, guardrails, looked[claim.run.id]))
+            async for claim, guardrails in in_turns(bound)
+        ]
+        await asyncio.gather(*ticks)
+
+    async def _tick_one_blind(self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked) -> None:
+        if self.killer.holds(claim.run.flag):
+            return  # killed since we began
+        try:
+            inputs = self._inputs(claim, looked)
             evidence, decision = assess_and_decide(claim.run, claim.plan, guardrails, inputs)
             self._last_held[claim.run.id] = replace(claim, observations=evidence.observations)
             if decision.action == "kill" and claim.plan.spec.mode == "enforce":
                 await self._kill(claim.run, decision, basis(claim.run, inputs, evidence))
+        except Exception as error:  # noqa: BLE001 - one poisonous run must not stop the others
+            self._quarantine(claim.run, error)
 
     def _poll_due(self, run: Run, guardrails: tuple[Guardrail, ...]) -> bool:
         memory = self._memory.get(run.id)

@@ -31,6 +31,7 @@ from controller.errors import ProviderUnavailable
 from controller.journal import Journal
 from controller.killer import Killer
 from controller.lastknown import KnownFlag
+from controller.ports import FlagProvider, MetricSource
 from controller.reconciler import Reconciler
 from controller.settings import EngineSettings
 from controller.store.memory import MemoryStore
@@ -145,6 +146,8 @@ class World:
         self.clock = clock or VirtualClock()
         self.store = store or MemoryStore(self.clock.monotonic)
         self.provider, self.source = ModelProvider(), ModelSource()
+        self.providers: dict[str, FlagProvider] = {"main": self.provider}
+        self.sources: dict[str, MetricSource] = {"prom": self.source}
         self.folder = folder
         self.settings = EngineSettings()
         self.plan = make_plan(
@@ -164,18 +167,18 @@ class World:
         self.killer = Killer(
             journal=self.journal,
             store=self.store,
-            providers={"main": self.provider},
+            providers=self.providers,
             clock=self.clock,
             metrics=Metrics(),
-            provider_timeout_seconds=10.0,
+            provider_timeout_seconds=self.settings.provider_timeout_seconds,
         )
         self.killer.resume_journal()
         self.killer.learn([KnownFlag(plan="checkout-v2", flag=self.plan.spec.flag, serve=self.plan.spec.serve)])
         self.reconciler = Reconciler(
             owner=owner,
             store=self.store,
-            sources={"prom": self.source},
-            providers={"main": self.provider},
+            sources=self.sources,
+            providers=self.providers,
             killer=self.killer,
             clock=self.clock,
             metrics=Metrics(),
