@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import socket
 import sys
 import uuid
@@ -310,7 +311,10 @@ def _write_secret(path: Path, secret: str) -> None:
 
 
 class Server(uvicorn.Server):
-    """Ends the SDK streams first: uvicorn waits for open responses, and a stream never ends by itself."""
+    """Ends the SDK streams first: uvicorn waits for open responses, and a stream never ends by itself.
+
+    uvicorn's own handler would note the signal and raise it again after serving, before anything else is stopped.
+    """
 
     def __init__(self, config: uvicorn.Config, board: FlagBoard) -> None:
         super().__init__(config)
@@ -318,7 +322,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._board.close()
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def serve(settings: Settings) -> int:

@@ -1,6 +1,7 @@
 """What holds for all tests: no setting of the developer's own leaks in, and no test fails for being slow once."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -10,3 +11,6 @@ for name in [name for name in os.environ if name.startswith("RAMPART_") and not 
 # Machines that run tests are busy; a law is not broken by taking long.
 settings.register_profile("rampart", deadline=None)
 settings.load_profile("rampart")
+
+# A job that a shell put into the background ignores interrupts, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -27,6 +27,7 @@ from controller.store.children import ON_LINUX, POLL_SECONDS, alive, ended, serv
 USER = "rampart"
 DATABASE = "rampart"
 PORT = 5432
+SHORT_DIRECTORY = "/tmp"  # noqa: S108 - a private directory is made in it
 SERVER_ACCOUNTS = ("postgres", "nobody")
 LONGEST_SOCKET_PATH = 107 if ON_LINUX else 103
 LARGEST_LOG_BYTES = 8_000_000
@@ -204,7 +205,8 @@ class EmbeddedPostgres:
         note = self._base / "runtime"
         if note.exists():
             return Path(note.read_text())
-        directory = Path(tempfile.mkdtemp(prefix="rampart-"))
+        # Not TMPDIR: that may be as long as the path this one stands in for.
+        directory = Path(tempfile.mkdtemp(prefix="rampart-", dir=SHORT_DIRECTORY))
         note.write_text(str(directory))
         directory.chmod(0o711)
         return directory
