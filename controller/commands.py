@@ -19,7 +19,7 @@ from controller.domain.catalogue import PlanRevision
 from controller.domain.decide import Decision, stage_holding, step_back
 from controller.domain.explain import explanation, plan_summary, run_status
 from controller.domain.flag import Observation, Unknown
-from controller.domain.plan import RolloutPlan
+from controller.domain.plan import Approval, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.quantities import exposure_text
 from controller.domain.rollout import Action, Observations, Run, Seen, next_phase
@@ -155,7 +155,7 @@ class Commands:
         return await self.status(plan)
 
     async def adopt(self, plan: str, actor: Actor, note: str) -> RunStatus:
-        """Move the active run to the newest revisions. Bake restarts; changed rules need a second person."""
+        """Move the active run to the newest revisions. Bake restarts; other rules or approvals need two people."""
         run, definition, _, observations = await self._operable(plan, actor, "adopt")
         newest = await self._plan(plan)
         policies = await self._policies(newest.plan)
@@ -171,11 +171,8 @@ class Commands:
             raise Refused(f"{exposure_text(run.exposure)}, where {run.id} is now, is no stage of the new plan")
         before = bind_all(definition, (await self._pinned(run)).values())
         after = bind_all(newest.plan, policies.values())
-        if before != after and not (actor.may("approve", run.flag.environment) and actor.name != newest.author):
-            raise Refused(
-                "the guardrails change: adopting them needs the scope approve and a person who is not the author",
-                blocks=[f"author of revision {newest.revision}: {newest.author}"],
-            )
+        if before != after or _gates(definition, run) != _gates(newest.plan, run):
+            await self._second_person(run, newest, actor)
         decision = replace(
             _unmoved(run, "adopt", _by(actor, f"adopted plan revision {newest.revision}", note)),
             stage=stage_holding(newest.plan, run.exposure),
@@ -183,11 +180,25 @@ class Commands:
         extra = {
             "plan_revision": newest.revision,
             "policy_revisions": revisions,
+            "author": newest.author,
             "confirmed_at": None,
             "approval": None,
         }
         await self._carry_out(run, definition, decision, observations, actor, extra=extra)
         return await self.status(plan)
+
+    async def _second_person(self, run: Run, newest: PlanRevision, actor: Actor) -> None:
+        """Raises Refused unless the actor may approve and wrote none of what changes."""
+        authors = {newest.author} if newest.revision != run.plan_revision else set()
+        for name, one in (await self._policy_revisions(newest.plan)).items():
+            if run.policy_revisions.get(name) != one.revision:
+                authors.add(one.author)
+        if not actor.may("approve", run.flag.environment) or actor.name in authors:
+            raise Refused(
+                "the guardrails or approvals change: adopting them needs the scope approve and a person who is "
+                "not the author",
+                blocks=[f"written by {', '.join(sorted(authors))}"],
+            )
 
     # — questions —
 
@@ -321,6 +332,13 @@ class Commands:
             environment=environment,
             reason=reason,
         )
+
+
+def _gates(plan: RolloutPlan, run: Run) -> dict[int, Approval]:
+    """The approvals that still lie ahead of the run, by exposure."""
+    return {
+        stage.share: stage.approval for stage in plan.spec.stages if stage.approval and stage.share > run.exposure
+    }
 
 
 def _by(actor: Actor, text: str, note: str) -> str:
