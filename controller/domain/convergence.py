@@ -11,7 +11,7 @@ from msgspec import Struct
 from controller.domain.flag import FlagState, Observation, Unknown
 from controller.domain.plan import RolloutPlan
 from controller.domain.quantities import exposure_text
-from controller.domain.rollout import NOT_STARTED, Run
+from controller.domain.rollout import Run
 
 Difference = Literal["none", "unread", "settling", "apply_again", "turn_on", "too_high", "too_low"]
 
@@ -31,11 +31,11 @@ def converge(
     """`seconds_since_apply` is monotonic, since this holder last wrote (0 right after taking the run over)."""
     if isinstance(observed, Unknown):
         return Convergence(difference="unread", text=f"the provider could not be read: {observed.why}")
-    if plan.spec.mode == "observe" or (run.stage == NOT_STARTED and run.phase == "pending"):
+    if plan.spec.mode == "observe":
         return Convergence(difference="none", text="nothing of ours is served")
     if _as_desired(run, plan, observed):
         return Convergence(difference="none", text="the provider shows what was committed")
-    if not run.confirmed:
+    if not run.confirmed and run.phase != "pending":  # before its start a run has nothing that could settle
         waited = seconds_since_apply >= settle_seconds
         unconfirmed = _unconfirmed(run, plan, observed, waited=waited)
         if unconfirmed is not None:

@@ -215,8 +215,15 @@ def _expired_approval(run: Run, plan: RolloutPlan, evidence: Evidence) -> Decisi
 
 
 def _start(run: Run, plan: RolloutPlan, evidence: Evidence, now: datetime) -> Decision:
-    blocks = [*_evidence_blocks(evidence)]
-    return _raise_or_wait(run, plan, "start", 0, blocks, now)
+    return _raise_or_wait(run, plan, "start", 0, [*_flag_blocks(evidence), *_evidence_blocks(evidence)], now)
+
+
+def _flag_blocks(evidence: Evidence) -> list[Block]:
+    """Before a start nobody may be served the rollout, and that must have been read."""
+    found = evidence.convergence
+    if found.difference == "none":
+        return []
+    return [Block(code="unknown" if found.difference == "unread" else "drift", text=found.text)]
 
 
 def _hold_or_rise(
