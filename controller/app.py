@@ -42,6 +42,7 @@ from controller.store.postgres import PostgresStore
 log = structlog.get_logger()
 
 SYNC_SECONDS = 2.0
+REMEMBER_SECONDS = 0.25
 ANNOUNCE_SECONDS = 1.0
 CONNECT_RETRY_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
@@ -92,6 +93,7 @@ class Rampart:
         self._wire_engine()
         self._saved: LastKnown | None = None
         self._remembering = asyncio.Lock()
+        self._remembered = 0
         self._connecting: asyncio.Task[None] | None = None
         self._connected = False
 
@@ -104,6 +106,7 @@ class Rampart:
             clock=self.clock,
             metrics=self.metrics,
             provider_timeout_seconds=settings.engine.provider_timeout_seconds,
+            remember=self._remember,
         )
         self.kills = self.killer
         self.reconciler = Reconciler(
@@ -181,6 +184,7 @@ class Rampart:
                 log.warning("database_away", error=str(error))
                 await asyncio.sleep(CONNECT_RETRY_SECONDS)
         self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
+        self.scheduler.every(REMEMBER_SECONDS, "remember", self._remember_flags)
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.announcer.announce)
         gc.freeze()  # what is here now stays: no collection needs to walk through it
         log.info("ready", replica=self.owner)
@@ -263,9 +267,15 @@ class Rampart:
         names = [name for name, one in self.settings.providers.items() if isinstance(one, BuiltinProviderSettings)]
         return [FlagRef(provider=name, environment=c.environment, key=c.key) for name in names for c in configs]
 
+    async def _remember_flags(self) -> None:
+        """Soon after a change: a step back should not be undone by a crash while the database is away."""
+        if self.board.ready and self.board.revision != self._remembered:
+            await self._remember()
+
     async def _remember(self) -> None:
         """Keep the last known state on disk, when it changed. Not fatal: the database has it all."""
         async with self._remembering:
+            revision = self.board.revision
             state = LastKnown(
                 tokens=self.tokens.all(),
                 sdk_keys=self.sdk_keys.all(),
@@ -273,13 +283,14 @@ class Rampart:
                 known=self.killer.known(),
             )
             if state == self._saved:
+                self._remembered = revision
                 return
             try:
                 await asyncio.to_thread(lastknown.save, self.data / LAST_KNOWN, state)
             except OSError as error:
                 log.error("last_known_not_saved", error=str(error))
                 return
-            self._saved = state
+            self._saved, self._remembered = state, revision
 
     # — what the API asks of the whole —
 

@@ -7,7 +7,7 @@ What is not confirmed is tried again, at most a second apart, until it is read b
 import asyncio
 import uuid
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -78,13 +78,16 @@ class Killer:
         clock: Clock,
         metrics: Metrics,
         provider_timeout_seconds: float,
+        remember: Callable[[], Awaitable[None]],
     ) -> None:
+        """`remember` saves the last known state: what a cold start serves once the journal no longer holds a flag."""
         self._journal = journal
         self._store = store
         self._providers = providers
         self._clock = clock
         self._metrics = metrics
         self._timeout = provider_timeout_seconds
+        self._remember = remember
         self._held: dict[str, Held] = {}
         self._of_flag: dict[FlagRef, dict[str, Held]] = {}
         self._known: dict[FlagRef, KnownFlag] = {}
@@ -437,6 +440,7 @@ class Killer:
             except (RampartError, TimeoutError) as error:
                 log.warning("kill_not_released", kill_id=held.kill.id, error=str(error) or "timed out")
                 return
+        await self._remember()
         self._held.pop(held.kill.id, None)
         of_flag = self._of_flag.get(held.kill.flag, {})
         of_flag.pop(held.kill.id, None)

@@ -106,6 +106,7 @@ class FlagBoard:
     def __init__(self, versions: VersionClock) -> None:
         self.versions = versions
         self.ready = False
+        self.revision = 0  # counts changes of what is stored
         self._stored: dict[Place, FlagConfig] = {}
         self._kills: defaultdict[Place, set[str]] = defaultdict(set)
         self._shown: defaultdict[str, dict[str, FlagConfig]] = defaultdict(dict)
@@ -133,6 +134,7 @@ class FlagBoard:
         present = self._stored.get(place)
         if present is None or config.version > present.version:
             self._stored[place] = config
+            self.revision += 1
             self._show(place)
 
     def hold_down(self, flag: FlagRef, kill_id: str) -> None:

@@ -478,3 +478,16 @@ async def test_an_ended_run_shows_what_the_provider_serves_now(world: World) -> 
     assert (status.phase, status.observed_exposure, status.observed_enabled) == ("killed", 0, False)
     (summary,) = await world.commands.summaries()
     assert summary.observed_exposure == 0
+
+
+async def test_a_reset_flag_is_remembered_as_off_before_the_journal_forgets_its_kill(world: World) -> None:
+    await world.started()
+    (receipt,) = await world.commands_kill()
+    await world.killer.reset(
+        key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note=""
+    )
+    assert world.remembered is not None
+    flags, journalled = world.remembered
+    assert not flags[world.plan.spec.flag].enabled
+    assert receipt.kill_id in journalled
+    assert receipt.kill_id not in world.journal.kills

@@ -150,6 +150,7 @@ class World:
         self.sources: dict[str, MetricSource] = {"prom": self.source}
         self.folder = folder
         self.settings = EngineSettings()
+        self.remembered: tuple[dict[FlagRef, FlagState], set[str]] | None = None
         self.plan = make_plan(
             stages=[
                 {"name": "canary", "exposure": "1%", "bake": "30m"},
@@ -171,6 +172,7 @@ class World:
             clock=self.clock,
             metrics=Metrics(),
             provider_timeout_seconds=self.settings.provider_timeout_seconds,
+            remember=self.remember,
         )
         self.killer.resume_journal()
         self.killer.learn([KnownFlag(plan="checkout-v2", flag=self.plan.spec.flag, serve=self.plan.spec.serve)])
@@ -241,6 +243,10 @@ class World:
         while self.clock.elapsed < end:
             self.clock.elapsed += step
             await self.reconciler.tick_blind()
+
+    async def remember(self) -> None:
+        """What the application would save on disk: the flags as they are below their kills."""
+        self.remembered = dict(self.provider.flags), set(self.journal.kills)
 
     async def commands_kill(self) -> list[KillReceipt]:
         return await self.killer.kill(
