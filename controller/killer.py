@@ -80,7 +80,7 @@ class Killer:
         provider_timeout_seconds: float,
         remember: Callable[[], Awaitable[None]],
     ) -> None:
-        """`remember` saves the last known state: what a cold start serves once the journal no longer holds a flag."""
+        """`remember` saves the last known state: what a cold start serves once the journal holds no kill."""
         self._journal = journal
         self._store = store
         self._providers = providers
