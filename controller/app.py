@@ -183,6 +183,10 @@ class Rampart:
             except (StoreUnavailable, OSError) as error:
                 log.warning("database_away", error=str(error))
                 await asyncio.sleep(CONNECT_RETRY_SECONDS)
+            except Exception as error:
+                # Not a reason to stop serving and killing, but one to say: nobody else waits for this task.
+                log.exception("database_unusable", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(CONNECT_RETRY_SECONDS)
         self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
         self.scheduler.every(REMEMBER_SECONDS, "remember", self._remember_flags)
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.announcer.announce)
@@ -203,8 +207,8 @@ class Rampart:
 
     async def _prepare(self) -> None:
         await self._first_token()
+        await self.killer.forgotten()  # before any flag is served: a kill may be known to the database alone
         await self._sync()
-        await self.killer.forgotten()
 
     async def _first_token(self) -> None:
         """The administrator's token: from RAMPART_ADMIN_TOKEN_FILE, or made and written where only we may read."""
