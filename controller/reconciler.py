@@ -203,6 +203,8 @@ class Reconciler:
             extra=extra,
             details=basis(run, inputs, evidence),
         )
+        if after.active:
+            self._last_held[run.id] = replace(claim, run=after, observations=observations)
         self._show(after, plan, guardrails, observations)
         return None
 
