@@ -48,9 +48,10 @@ CONNECT_RETRY_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
 """How long a worker thread that parses may keep the event loop, and with it a kill, waiting at each turn."""
 
-COLLECT_AFTER = (50_000, 20, 100)
-"""Documents come and go by the thousand and hold no cycles. Walking through all of them takes tenths of a second,
-in which nothing else runs, so that it should happen seldom."""
+COLLECT_AFTER = (10_000, 1_000, 1_000)
+COLLECT_SECONDS = 60.0
+"""Only the youngest objects are looked through as they come, in about a millisecond. Documents come and go by the
+thousand and hold no cycles; walking through all of them stops everything, a kill too: once a minute is enough."""
 
 LAST_KNOWN = "last-known.json"
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file name
@@ -190,6 +191,7 @@ class Rampart:
         self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
         self.scheduler.every(REMEMBER_SECONDS, "remember", self._remember_flags)
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.announcer.announce)
+        self.scheduler.every(COLLECT_SECONDS, "collect", _collect)
         gc.freeze()  # what is here now stays: no collection needs to walk through it
         log.info("ready", replica=self.owner)
 
@@ -317,6 +319,10 @@ class Rampart:
             sources=self.sources,
             providers=self.providers,
         ).examine()
+
+
+async def _collect() -> None:
+    gc.collect()
 
 
 def _write_secret(path: Path, secret: str) -> None:
