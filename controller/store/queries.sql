@@ -93,11 +93,15 @@ WHERE m.kind = 'RolloutPlan'
 ORDER BY r.created_at DESC, r.id
 
 -- name: claim_due
--- Lease due runs for $3 seconds. A new owner, or the old one after its lease ended, gets a new epoch.
+-- Lease due runs for $3 seconds. A new owner, or the old one after its lease ended, gets a new epoch. What lies
+-- further ahead than any poll or lease was written before the clock was set back; waiting for it would stretch it.
 WITH due AS (
     SELECT id FROM runs
-    WHERE active AND next_check_at <= now()
-        AND (lease_owner = $1 OR lease_expires_at IS NULL OR lease_expires_at <= now())
+    WHERE active AND (next_check_at <= now() OR next_check_at > now() + interval '15 minutes')
+        AND (
+            lease_owner = $1 OR lease_expires_at IS NULL OR lease_expires_at <= now()
+            OR lease_expires_at > now() + interval '15 minutes'
+        )
     ORDER BY next_check_at LIMIT $2
     FOR NO KEY UPDATE SKIP LOCKED
 ), claimed AS (

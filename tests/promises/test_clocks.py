@@ -1,0 +1,37 @@
+"""A clock that is set back neither stretches a lease nor silences a run (promise I13)."""
+
+import asyncpg
+
+from controller.store.postgres import PostgresStore
+from tests.store.samples import claim_one, started
+from tests.support.postgres import database, postgres_server, store
+
+__all__ = ["database", "postgres_server", "store"]
+
+
+async def an_hour_back(database: str) -> None:
+    """As if the clock of the database had just been set back by an hour: all that is stored lies ahead."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "UPDATE runs SET next_check_at = next_check_at + interval '1 hour', "
+        "lease_expires_at = lease_expires_at + interval '1 hour'"
+    )
+    await connection.close()
+
+
+async def test_a_run_is_looked_at_although_the_clock_was_set_back(store: PostgresStore, database: str) -> None:
+    run = await started(store)
+    await claim_one(store, "replica-a")
+    await an_hour_back(database)
+    assert (await claim_one(store, "replica-a")).run.id == run.id
+
+
+async def test_the_lease_of_a_replica_that_is_gone_ends_although_the_clock_was_set_back(
+    store: PostgresStore, database: str
+) -> None:
+    await started(store)
+    gone = await claim_one(store, "replica-a", lease_seconds=15.0)
+    assert await store.claim_due("replica-b", limit=10, lease_seconds=15.0) == []
+    await an_hour_back(database)
+    taken = await claim_one(store, "replica-b", lease_seconds=15.0)
+    assert taken.lease_epoch > gone.lease_epoch
