@@ -49,10 +49,7 @@ class Shop:
         where = "self" if victim == "server" else str(self.server.postmaster_file)
         self.server.start(wait_ready=False, env={"RAMPART_FAULT": f"{point}:{passing}:{where}"})
         starts = self._postgres_starts()
-        struck = (lambda: not self.server.alive()) if victim == "server" else self._postgres_died
-        wait_until(
-            lambda: struck() or self._provoke(point), seconds=60, every=0.5, what=f"{point} to kill {victim}"
-        )
+        wait_until(lambda: self._struck(point, victim), seconds=60, every=0.5, what=f"{point} to kill {victim}")
         if victim == "server":
             self.server.start()
         else:
@@ -65,8 +62,13 @@ class Shop:
     def _postgres_starts(self) -> int:
         return self.server.tail(200_000).count("embedded_postgres_started")
 
-    def _postgres_died(self) -> bool:
-        return "embedded_postgres_died" in self.server.tail(200_000)
+    def _struck(self, point: str, victim: str) -> bool:
+        if victim == "server" and not self.server.alive():
+            return True
+        if victim == "postgres" and "embedded_postgres_died" in self.server.tail(200_000):
+            return True
+        self._provoke(point)
+        return False
 
     def _provoke(self, point: str) -> None:
         """Keep a rollout going. The fault may strike at any time, also within any of our own calls."""
