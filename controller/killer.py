@@ -90,6 +90,8 @@ class Killer:
         self._remember = remember
         self._held: dict[str, Held] = {}
         self._of_flag: dict[FlagRef, dict[str, Held]] = {}
+        self._taken_up = 0
+        self._latest: dict[FlagRef, int] = {}
         self._known: dict[FlagRef, KnownFlag] = {}
         self._flags: frozenset[FlagRef] = frozenset()
         self._automatic: deque[datetime] = deque(maxlen=1000)
@@ -119,7 +121,13 @@ class Killer:
         """The ids of the kills that hold the flag. Asked for every run at every tick."""
         return list(self._of_flag.get(flag, ()))
 
+    def mark(self) -> int:
+        """A moment to hand to `writing`: whoever read or decided then knows of the kills up to it."""
+        return self._taken_up
+
     def _hold(self, held: Held) -> Held:
+        self._taken_up += 1
+        self._latest[held.kill.flag] = self._taken_up
         self._held[held.kill.id] = held
         self._of_flag.setdefault(held.kill.flag, {})[held.kill.id] = held
         return held
@@ -272,10 +280,15 @@ class Killer:
         return bool(in_flight)
 
     @asynccontextmanager
-    async def writing(self, flag: FlagRef) -> AsyncIterator[None]:
-        """Every write of ours to a provider goes through here. Raises KillInForce; a later kill waits for it."""
+    async def writing(self, flag: FlagRef, *, since: int) -> AsyncIterator[None]:
+        """Every write of ours to a provider goes through here. Raises KillInForce; a later kill waits for it.
+
+        A kill after the mark `since` forbids the write even if it was reset meanwhile: it ended the run.
+        """
         if self.holds(flag):
             raise KillInForce(f"{flag} is killed ({', '.join(self.holds(flag))}); reset it first")
+        if self._latest.get(flag, 0) > since:
+            raise KillInForce(f"{flag} was killed after this write was decided; a new start is a new run")
         landed = asyncio.Event()
         self._writes[flag].add(landed)
         try:

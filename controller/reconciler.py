@@ -99,12 +99,14 @@ class Reconciler:
         self._memory: dict[str, Memory] = {}
         self._last_held: dict[str, Claim] = {}
         self._in_hand: set[str] = set()
+        self._claimed: dict[str, int] = {}
         self._bindings: dict[tuple[object, ...], tuple[Guardrail, ...]] = {}
 
     # — ticks —
 
     async def claim(self) -> list[list[Claim]]:
         """Due runs of this replica, in groups that share sources and provider. Raises StoreUnavailable."""
+        mark = self.killer.mark()
         claims = await self.store.claim_due(
             self._owner, limit=self._settings.batch, lease_seconds=self._settings.lease_seconds
         )
@@ -112,6 +114,7 @@ class Reconciler:
         for claim in claims:
             if claim.run.id not in self._in_hand:
                 self._in_hand.add(claim.run.id)
+                self._claimed[claim.run.id] = mark
                 sources = frozenset(policy.spec.source for policy in claim.policies)
                 groups[sources, claim.run.flag.provider].append(claim)
         return list(groups.values())
@@ -341,7 +344,7 @@ class Reconciler:
         details: Mapping[str, Any] | None = None,
     ) -> Run:
         """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises."""
-        now = self.clock.now()
+        now, mark = self.clock.now(), self.killer.mark()
         after = self._after(run, decision, now, extra or {})
         moved = (after.exposure, after.audience) != (run.exposure, run.audience)
         changed = moved or decision.action == "lower"  # what rose behind our back is written down again
@@ -358,7 +361,7 @@ class Reconciler:
         log.info("decided", run=run.id, action=decision.action, cause=decision.cause, reason=decision.text)
         self._metrics.decision(run.plan, run.flag.environment, decision.action, decision.cause)
         if changed and plan.spec.mode == "enforce":
-            await self._apply(after, self._share(after, plan, decision.text))
+            await self._apply(after, self._share(after, plan, decision.text), mark)
         if not after.active:
             self._forget(run.id)
         return after
@@ -445,16 +448,17 @@ class Reconciler:
             comment=f"Rampart {run.id}: {comment}",
         )
 
-    async def _apply(self, run: Run, change: FlagChange) -> None:
-        """One write. Whatever comes back, only the next observation says what the flag is."""
+    async def _apply(self, run: Run, change: FlagChange, mark: int) -> None:
+        """One write, unless a kill came after `mark`. Only the next observation says what the flag is then."""
         memory = self._memory.get(run.id)
         if memory is not None:
             memory.applied = self.clock.monotonic()
         provider = run.flag.provider
         reach("apply.before")
         try:
-            async with self.killer.writing(run.flag), asyncio.timeout(self._settings.provider_timeout_seconds):
-                await self.providers[provider].apply(change)
+            async with self.killer.writing(run.flag, since=mark):
+                async with asyncio.timeout(self._settings.provider_timeout_seconds):
+                    await self.providers[provider].apply(change)
             reach("apply.after")
         except (ProviderUnavailable, TimeoutError) as error:
             self._metrics.provider_request(provider, "apply", "unknown")
@@ -466,11 +470,13 @@ class Reconciler:
             self._metrics.provider_request(provider, "apply", "ok")
 
     async def _apply_again(self, run: Run, plan: RolloutPlan, evidence: Evidence) -> None:
+        mark = self._claimed.get(run.id, 0)
         match evidence.convergence.difference:
             case "apply_again":
-                await self._apply(run, self._share(run, plan, "applied again, it was not seen"))
+                await self._apply(run, self._share(run, plan, "applied again, it was not seen"), mark)
             case "turn_on":
-                await self._apply(run, TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start"))
+                change = TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start")
+                await self._apply(run, change, mark)
 
     async def _kill(self, run: Run, decision: Decision, details: Mapping[str, Any]) -> None:
         await self.killer.kill_flag(
@@ -519,6 +525,7 @@ class Reconciler:
     def _forget(self, run_id: str) -> None:
         self._memory.pop(run_id, None)
         self._last_held.pop(run_id, None)
+        self._claimed.pop(run_id, None)
 
     # — while the database is away —
 
