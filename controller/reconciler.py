@@ -28,7 +28,14 @@ from controller.domain.flag import FlagChange, FlagState, Observation, SetShare,
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import RAISING, ApprovalRequest, Observations, Run, Seen, transition
-from controller.errors import Conflict, KillInForce, ProviderUnavailable, Refused, StoreUnavailable
+from controller.errors import (
+    Conflict,
+    KillInForce,
+    ProviderUnavailable,
+    Refused,
+    SourceUnavailable,
+    StoreUnavailable,
+)
 from controller.faultpoints import reach
 from controller.killer import Killer
 from controller.ports import Clock, FlagProvider, MetricSource, Store
@@ -565,6 +572,8 @@ class Reconciler:
     ) -> Inputs:
         """One look for a person's command: it adds no time to any accumulator."""
         looked = (await self._look([(run, plan, guardrails)]))[run.id]
+        if self._too_old(looked, poll_seconds(guardrails)):
+            raise SourceUnavailable("what was measured was too old when it came; try again")
         return Inputs(
             now=self.clock.now(),
             readings=looked.readings,

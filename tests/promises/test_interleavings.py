@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from controller.domain.audit import AuditEntry, verify_chain
-from controller.domain.flag import FlagChange, FlagState
+from controller.domain.flag import FlagChange, FlagState, TurnOn
 from controller.domain.rollout import RAISING
 from controller.errors import ProviderUnavailable, RampartError, StoreUnavailable
 from controller.killer import is_off
@@ -244,8 +244,9 @@ async def test_a_tick_that_began_before_a_kill_and_its_reset_writes_nothing(tmp_
     await world.run_for(2115)
     assert ((await world.run()).exposure, world.flag.exposure) == (10_000, 1_000), "the raise was not applied"
     world.provider.before_apply = None
-    world.clock.elapsed += 15
-    await world.reconciler.renew()
+    for _ in range(2):
+        world.clock.elapsed += 7
+        await world.reconciler.renew()
     reached, go_on = asyncio.Event(), asyncio.Event()
     measure = world.source.measure
 
@@ -265,6 +266,36 @@ async def test_a_tick_that_began_before_a_kill_and_its_reset_writes_nothing(tmp_
     go_on.set()
     await ticking
     assert world.flag == FlagState(enabled=False, exposure=0, off_serves="off")
+
+
+async def test_a_kill_is_not_called_confirmed_while_the_flag_is_being_turned_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.apply()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stall(change: FlagChange) -> None:
+        if isinstance(change, TurnOn):
+            reached.set()
+            await go_on.wait()
+
+    world.provider.before_apply = stall
+    await world.commands.start("checkout-v2", DANA, "")
+    turning_on = asyncio.create_task(world.settle())
+    await reached.wait()
+    killing = asyncio.create_task(world.commands_kill())
+    async with asyncio.timeout(5):
+        while True:
+            if killing.done() or any(held.durable for held in world.killer.in_force()):
+                break
+            await asyncio.sleep(0.001)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert [held.confirmed_at for held in world.killer.in_force()] == [None]
+    go_on.set()
+    (receipt,) = await killing
+    await turning_on
+    assert receipt.confirmed_at is not None
+    assert is_off(world.flag)
 
 
 async def lose(_: FlagChange) -> None:
