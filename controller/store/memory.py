@@ -1,7 +1,8 @@
 """The store's promises without a database: for simulation and for tests of the engine.
 
-Every method runs without an await inside, so it is as atomic as a transaction. `now` is the model of database
-time, in seconds; faults are laid around this class, not into it.
+Every method runs without an await inside, and appends its audit entry before it changes anything: so it
+happens whole or not at all, as a transaction does. `now` is the model of database time, in seconds; faults are
+laid around this class, not into it.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -27,7 +28,12 @@ from controller.domain.catalogue import (
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run, transition
-from controller.errors import Conflict, KillInForce, StaleLease
+from controller.errors import Conflict, KillInForce, NotFound, StaleLease
+
+FURTHEST_SECONDS = 15 * 60.0
+
+Revision = TypeVar("Revision", PlanRevision, PolicyRevision)
+Secret = TypeVar("Secret", Token, SdkKey)
 
 
 class Row(Struct, kw_only=True):
@@ -57,7 +63,7 @@ class MemoryStore:
         self.kills: dict[str, KillRow] = {}
         self.epochs: dict[FlagRef, int] = {}
         self.chain: list[AuditRow] = []
-        self._entries: dict[str, int] = {}
+        self.sequences: dict[str, int] = {}
         self._announced: set[int] = set()
         self._plans: dict[str, list[PlanRevision]] = {}
         self._policies: dict[str, list[PolicyRevision]] = {}
@@ -68,48 +74,65 @@ class MemoryStore:
     # — what people applied —
 
     async def save_plan(self, plan: RolloutPlan, entry: AuditEntry) -> PlanRevision:
-        revisions = self._plans.setdefault(plan.metadata.name, [])
-        if not revisions or revisions[-1].plan != plan:
-            number = len(revisions) + 1
-            revisions.append(PlanRevision(plan=plan, revision=number, author=entry.actor, applied_at=entry.at))
-            self._append(entry)
-        return revisions[-1]
+        revisions = self._plans.get(plan.metadata.name, [])
+        if revisions and revisions[-1].plan == plan:
+            return revisions[-1]
+        self._append(entry)
+        number = len(revisions) + 1
+        saved = PlanRevision(plan=plan, revision=number, author=entry.actor, applied_at=entry.at)
+        self._plans[plan.metadata.name] = [*revisions, saved]
+        return saved
 
     async def save_policy(self, policy: GuardrailPolicy, entry: AuditEntry) -> PolicyRevision:
-        revisions = self._policies.setdefault(policy.metadata.name, [])
-        if not revisions or revisions[-1].policy != policy:
-            number = len(revisions) + 1
-            revisions.append(
-                PolicyRevision(policy=policy, revision=number, author=entry.actor, applied_at=entry.at)
-            )
-            self._append(entry)
-        return revisions[-1]
+        revisions = self._policies.get(policy.metadata.name, [])
+        if revisions and revisions[-1].policy == policy:
+            return revisions[-1]
+        self._append(entry)
+        number = len(revisions) + 1
+        saved = PolicyRevision(policy=policy, revision=number, author=entry.actor, applied_at=entry.at)
+        self._policies[policy.metadata.name] = [*revisions, saved]
+        return saved
 
     async def plan(self, name: str, revision: int | None = None) -> PlanRevision | None:
         return _pick(self._plans.get(name, []), revision)
 
     async def plans(self) -> Sequence[PlanRevision]:
-        return [revisions[-1] for revisions in self._plans.values()]
+        return [self._plans[name][-1] for name in sorted(self._plans)]
 
     async def policy(self, name: str, revision: int | None = None) -> PolicyRevision | None:
         return _pick(self._policies.get(name, []), revision)
 
     async def policies(self) -> Sequence[PolicyRevision]:
-        return [revisions[-1] for revisions in self._policies.values()]
+        return [self._policies[name][-1] for name in sorted(self._policies)]
 
     # — runs —
 
     async def create_run(self, run: Run, entry: AuditEntry) -> Run:
-        if self._in_force(run.flag):
-            raise KillInForce(f"{run.flag} is killed")
-        if any(row.run.flag == run.flag and row.run.active for row in self.rows.values()):
-            raise Conflict(f"{run.flag} already has an active run")
+        in_force = [row.kill.id for row in self._kills_of(run.flag) if not row.reset]
+        if in_force:
+            raise KillInForce(f"{run.flag} is killed ({', '.join(in_force)}); reset it first")
+        last = self._last_run(run.flag)
+        if last is not None and last.active:
+            raise Conflict(f"{run.flag} is already turned by {last.id}; wait for its end or abandon it")
+        self._require_revisions(run)
         number = 1 + max((row.run.number for row in self.rows.values() if row.run.plan == run.plan), default=0)
-        run_id, epoch = f"{run.plan}#{number}", self.epochs.get(run.flag, 0)
-        numbered = replace(run, id=run_id, number=number, kill_epoch=epoch, version=1)
-        self.rows[run_id] = Row(run=numbered, due_at=self._now())
-        self._append(replace(entry, run=run_id, run_version=1, subject=run_id))
-        return numbered
+        created = replace(
+            run,
+            id=f"{run.plan}#{number}",
+            number=number,
+            kill_epoch=self.epochs.get(run.flag, 0),
+            version=max(run.version, 1),
+        )
+        self._append(replace(_naming(created, entry), subject=created.id))
+        self.rows[created.id] = Row(run=created, due_at=self._now())
+        return created
+
+    def _require_revisions(self, run: Run) -> None:
+        if _pick(self._plans.get(run.plan, []), run.plan_revision) is None:
+            raise NotFound(f"there is no plan {run.plan} revision {run.plan_revision}; apply it first")
+        for name, revision in run.policy_revisions.items():
+            if _pick(self._policies.get(name, []), revision) is None:
+                raise NotFound(f"there is no policy {name} revision {revision}; apply it first")
 
     async def run(self, run_id: str) -> tuple[Run, Observations] | None:
         row = self.rows.get(run_id)
@@ -122,66 +145,70 @@ class MemoryStore:
 
     async def latest_runs(self) -> Sequence[tuple[Run, Observations]]:
         latest = {row.run.plan: row for row in self.rows.values()}
-        ordered = sorted(latest.values(), key=lambda row: row.run.created_at, reverse=True)
-        return [(row.run, row.observations) for row in ordered]
+        by_id = sorted(latest.values(), key=lambda row: row.run.id)
+        newest_first = sorted(by_id, key=lambda row: row.run.created_at, reverse=True)
+        return [(row.run, row.observations) for row in newest_first]
 
     async def claim_due(self, owner: str, *, limit: int, lease_seconds: float) -> Sequence[Claim]:
-        now, claims = self._now(), []
-        due = [row for row in self.rows.values() if row.run.active and row.due_at <= now]
-        for row in sorted(due, key=lambda row: row.due_at):
-            if row.owner != owner and row.expires_at > now:
-                continue
+        now = self._now()
+        due = [
+            row
+            for row in self.rows.values()
+            if row.run.active and _come(row.due_at, now) and (row.owner == owner or _come(row.expires_at, now))
+        ]
+        claimed = sorted(due, key=lambda row: row.due_at)[:limit]
+        for row in claimed:
             if row.owner != owner or row.expires_at <= now:
                 row.epoch += 1
             row.owner, row.expires_at = owner, now + lease_seconds
-            claims.append(self._claim(row))
-        return claims[:limit]
+        return [self._claim(row) for row in claimed]
 
     async def renew(self, owner: str, *, lease_seconds: float) -> None:
         now = self._now()
         for row in self.rows.values():
-            if row.owner == owner and row.expires_at > now:
+            if row.run.active and row.owner == owner and row.expires_at > now:
                 row.expires_at = now + lease_seconds
 
     def _claim(self, row: Row) -> Claim:
-        run = row.run
-        plan = _pick(self._plans[run.plan], run.plan_revision)
-        policies = [_pick(self._policies[name], number) for name, number in run.policy_revisions.items()]
-        if plan is None:
-            raise Conflict(f"{run.id} is pinned to a plan revision that does not exist")
+        pinned = row.run.policy_revisions.items()
         return Claim(
-            run=run,
+            run=row.run,
             observations=row.observations,
             lease_epoch=row.epoch,
-            plan=plan.plan,
-            policies=tuple(one.policy for one in policies if one is not None),
+            plan=self._plans[row.run.plan][row.run.plan_revision - 1].plan,
+            policies=tuple(self._policies[name][revision - 1].policy for name, revision in pinned),
         )
 
-    async def commit(self, transition: Transition) -> int:
-        row = self.rows.get(transition.before.id)
-        if row is None or row.run.version != transition.before.version:
-            raise Conflict(f"{transition.before.id} changed in the meantime")
-        if transition.lease_epoch is not None and not self._leased(row, transition.lease_epoch):
-            raise StaleLease(f"the lease of {transition.before.id} is no longer held")
-        if transition.raises and self.epochs.get(row.run.flag, 0) != transition.after.kill_epoch:
-            raise KillInForce(f"{row.run.flag} was killed in the meantime")
-        row.run = transition.after
-        row.due_at = self._now() + transition.check_in_seconds
-        if transition.observations is not None:
-            row.observations = transition.observations
-        return self._append(transition.entry)
+    async def commit(self, change: Transition) -> int:
+        before, after = change.before, change.after
+        row = self.rows.get(before.id)
+        if row is None:
+            raise Conflict(f"{before.id} is not in the database")
+        if change.raises and self.epochs.get(before.flag, 0) != after.kill_epoch:
+            raise KillInForce(f"{before.flag} was killed since {before.id} began; start a new run")
+        if change.lease_epoch is not None and not self._leased(row, change.lease_epoch):
+            raise StaleLease(f"this replica no longer holds {before.id}")
+        if row.run.version != before.version:
+            raise Conflict(f"{before.id} is at version {row.run.version}, not {before.version}")
+        sequence = self._append(_naming(after, change.entry))
+        row.run = after
+        row.due_at = self._now() + change.check_in_seconds
+        if change.observations is not None:
+            row.observations = change.observations
+        return sequence
 
     def _leased(self, row: Row, epoch: int) -> bool:
         return row.epoch == epoch and row.expires_at > self._now()
 
     async def committed(self, entry_id: str) -> int | None:
-        return self._entries.get(entry_id)
+        return self.sequences.get(entry_id)
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
         for claim, observations, check_in_seconds in batch:
-            row = self.rows[claim.run.id]
+            row = self.rows.get(claim.run.id)
             if (
-                row.owner == owner
+                row is not None
+                and row.owner == owner
                 and self._leased(row, claim.lease_epoch)
                 and row.run.version == claim.run.version
             ):
@@ -194,102 +221,124 @@ class MemoryStore:
 
     async def release(self, owner: str) -> None:
         for row in self.rows.values():
-            if row.owner == owner:
-                row.expires_at = 0.0
+            if row.run.active and row.owner == owner:
+                row.owner, row.expires_at = None, 0.0
 
     # — kills —
 
     async def record_kill(self, kill: Kill, entry: AuditEntry) -> bool:
         if kill.id in self.kills:
             return False
-        epoch = self.epochs[kill.flag] = self.epochs.get(kill.flag, 0) + 1
-        self.kills[kill.id] = KillRow(kill=kill, epoch=epoch)
-        rows = [row for row in self.rows.values() if row.run.flag == kill.flag]
-        hit = max(rows, key=lambda row: (row.run.active, row.run.created_at, row.run.number), default=None)
-        if hit is not None and (hit.run.active or hit.run.phase == "completed"):
-            hit.run = transition(
-                hit.run, "kill", exposure=0, audience=False, kill_id=kill.id, status=entry.reason,
+        run, ended = self._last_run(kill.flag), None
+        if run is not None and (run.active or run.phase == "completed"):
+            ended = transition(
+                run, "kill", kill_id=kill.id, exposure=0, audience=False, approval=None, status=entry.reason,
                 ended_at=kill.accepted_at,
             )  # fmt: skip
-            entry = replace(entry, run=hit.run.id, run_version=hit.run.version)
-        self._append(entry)
+        self._change(ended, entry)
+        epoch = self.epochs[kill.flag] = self.epochs.get(kill.flag, 0) + 1
+        self.kills[kill.id] = KillRow(kill=kill, epoch=epoch)
         return True
 
     async def confirm_kill(self, kill_id: str, at: datetime) -> None:
-        if kill_id in self.kills:
-            self.kills[kill_id].confirmed_at = at
+        row = self.kills.get(kill_id)
+        if row is not None and row.confirmed_at is None:
+            row.confirmed_at = at
 
     async def active_kills(self) -> Sequence[ActiveKill]:
+        in_force = [row for row in self.kills.values() if not row.reset]
         return [
             ActiveKill(kill=row.kill, kill_epoch=row.epoch, confirmed_at=row.confirmed_at)
-            for row in self.kills.values()
-            if not row.reset
+            for row in sorted(in_force, key=lambda row: (row.kill.flag, row.epoch))
         ]
 
     async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
-        named = [self.kills.get(kill_id) for kill_id in kill_ids]
-        covered = [one for one in named if one is not None and one.kill.flag == flag]
-        if len(covered) != len(named):
-            raise Conflict(f"{flag} is not held by all of {', '.join(kill_ids)}")
-        fresh = [one for one in covered if not one.reset]
-        for one in fresh:
-            one.reset = True
-        ids = {one.kill.id for one in fresh}
-        for row in self.rows.values():
-            if row.run.phase == "killed" and row.run.kill_id in ids:
-                row.run = transition(row.run, "reset")
-                entry = replace(entry, run=row.run.id, run_version=row.run.version)
-        if fresh:
-            self._append(entry)
-        return [one.kill.id for one in fresh]
+        known = self._kills_of(flag)
+        unknown = sorted(set(kill_ids) - {row.kill.id for row in known})
+        if unknown:
+            raise Conflict(f"{flag} was never killed by {', '.join(unknown)}; read its kills and reset those")
+        fresh = [row for row in known if not row.reset and row.kill.id in kill_ids]
+        covered = [row.kill.id for row in fresh]
+        if not covered:
+            return covered
+        run = self._last_run(flag)
+        ended_by_these = run is not None and run.phase == "killed" and run.kill_id in covered
+        self._change(transition(run, "reset") if run and ended_by_these else None, entry)
+        for row in fresh:
+            row.reset = True
+        return covered
 
     async def kill_epoch(self, flag: FlagRef) -> int:
         return self.epochs.get(flag, 0)
 
-    def _in_force(self, flag: FlagRef) -> bool:
-        return any(row.kill.flag == flag and not row.reset for row in self.kills.values())
+    def _kills_of(self, flag: FlagRef) -> list[KillRow]:
+        return [row for row in self.kills.values() if row.kill.flag == flag]
+
+    def _last_run(self, flag: FlagRef) -> Run | None:
+        """The run that turned this flag last; an active one before all others."""
+        runs = [row.run for row in self.rows.values() if row.run.flag == flag]
+        return max(runs, key=lambda run: (run.active, run.created_at, run.number), default=None)
+
+    def _change(self, after: Run | None, entry: AuditEntry) -> None:
+        """The audit entry, and the run's change that it records, if any."""
+        self._append(_naming(after, entry))
+        if after is not None:
+            self.rows[after.id].run = after
 
     # — tokens, SDK keys, built-in flags —
 
     async def save_token(self, token: Token, entry: AuditEntry) -> None:
-        self._tokens[token.name] = token
-        self._append(entry)
-
-    async def revoke_token(self, name: str, entry: AuditEntry) -> bool:
-        known = self._tokens.pop(name, None) is not None
-        if known:
-            self._append(entry)
-        return known
-
-    async def tokens(self) -> Sequence[Token]:
-        return list(self._tokens.values())
+        self._save_secret("token", self._tokens, token, entry)
 
     async def save_sdk_key(self, key: SdkKey, entry: AuditEntry) -> None:
-        self._sdk_keys[key.name] = key
+        self._save_secret("SDK key", self._sdk_keys, key, entry)
+
+    def _save_secret(self, kind: str, known: dict[str, Secret], secret: Secret, entry: AuditEntry) -> None:
+        if known.get(secret.name) == secret:
+            return
+        if any(one.digest == secret.digest and one.name != secret.name for one in known.values()):
+            raise Conflict(f"another {kind} has this secret; create one with a new secret")
         self._append(entry)
+        known[secret.name] = secret
+
+    async def revoke_token(self, name: str, entry: AuditEntry) -> bool:
+        return self._revoke(self._tokens, name, entry)
 
     async def revoke_sdk_key(self, name: str, entry: AuditEntry) -> bool:
-        known = self._sdk_keys.pop(name, None) is not None
-        if known:
-            self._append(entry)
-        return known
+        return self._revoke(self._sdk_keys, name, entry)
+
+    def _revoke(self, known: dict[str, Secret], name: str, entry: AuditEntry) -> bool:
+        if name not in known:
+            return False
+        self._append(entry)
+        del known[name]
+        return True
+
+    async def tokens(self) -> Sequence[Token]:
+        return [self._tokens[name] for name in sorted(self._tokens)]
 
     async def sdk_keys(self) -> Sequence[SdkKey]:
-        return list(self._sdk_keys.values())
+        return [self._sdk_keys[name] for name in sorted(self._sdk_keys)]
 
     async def flag_configs(self) -> Sequence[FlagConfig]:
-        return list(self._flags.values())
+        return [self._flags[key] for key in sorted(self._flags)]
 
     async def flag_config(self, environment: str, key: str) -> FlagConfig | None:
         return self._flags.get((environment, key))
 
     async def save_flag_config(self, config: FlagConfig, entry: AuditEntry | None = None) -> FlagConfig:
         key = (config.environment, config.key)
-        if key in self._flags and self._flags[key].version >= config.version:
-            raise Conflict(f"{config.key} in {config.environment} has a newer version already")
-        self._flags[key] = config
+        stored = self._flags.get(key)
+        if stored == config:
+            return config
+        if stored is not None and stored.version >= config.version:
+            raise Conflict(
+                f"flag {config.key} in {config.environment} is at version {stored.version}, "
+                f"so that version {config.version} cannot be saved"
+            )
         if entry is not None:
             self._append(entry)
+        self._flags[key] = config
         return config
 
     # — audit —
@@ -308,23 +357,22 @@ class MemoryStore:
         return [(row.sequence, _entry(row)) for row in waiting[:limit]]
 
     async def announced(self, sequences: Collection[int]) -> None:
-        self._announced.update(sequences)
+        self._announced.update(one for one in sequences if one <= len(self.chain))
 
     async def close(self) -> None:
         """Nothing is held open."""
 
     def _append(self, entry: AuditEntry) -> int:
+        if entry.id in self.sequences:
+            raise Conflict("this audit entry was recorded before; read the state again")
         sequence, previous = (self.chain[-1].sequence, self.chain[-1].hash) if self.chain else (0, GENESIS_HASH)
         body = canonical_body(entry)
         row = AuditRow(
             sequence=sequence + 1, previous=previous, hash=link_hash(previous, sequence + 1, body), body=body
         )
         self.chain.append(row)
-        self._entries[entry.id] = row.sequence
+        self.sequences[entry.id] = row.sequence
         return row.sequence
-
-
-Revision = TypeVar("Revision", PlanRevision, PolicyRevision)
 
 
 def _pick(revisions: Sequence[Revision], revision: int | None) -> Revision | None:
@@ -335,3 +383,12 @@ def _pick(revisions: Sequence[Revision], revision: int | None) -> Revision | Non
 
 def _entry(row: AuditRow) -> AuditEntry:
     return msgspec.json.decode(row.body, type=AuditEntry)
+
+
+def _come(at: float, now: float) -> bool:
+    """What lies further ahead than any poll or lease was written before the clock was set back."""
+    return at <= now or at > now + FURTHEST_SECONDS
+
+
+def _naming(run: Run | None, entry: AuditEntry) -> AuditEntry:
+    return replace(entry, run=run.id if run else None, run_version=run.version if run else None)

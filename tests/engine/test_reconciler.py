@@ -1,6 +1,7 @@
 """Whole runs of the unchanged engine in virtual time: the promises, step by step."""
 
 import asyncio
+from copy import deepcopy
 from pathlib import Path
 
 import msgspec
@@ -418,13 +419,11 @@ async def test_a_killed_flag_that_comes_back_up_is_lowered_again(world: World) -
 async def test_a_kill_survives_a_restart_with_a_database_that_forgot_it(world: World) -> None:
     await world.started()
     await world.until(10_000)
-    before = dict(world.store.rows), dict(world.store.kills), dict(world.store.epochs)
-    rows = {run_id: (row.run, row.due_at) for run_id, row in world.store.rows.items()}
+    store = world.store
+    before = deepcopy((store.rows, store.kills, store.epochs, store.chain, store.sequences))
     await world.commands_kill()
     # A failover to a standby that missed the kill.
-    world.store.kills, world.store.epochs = before[1], before[2]
-    for run_id, (run, due_at) in rows.items():
-        world.store.rows[run_id].run, world.store.rows[run_id].due_at = run, due_at
+    store.rows, store.kills, store.epochs, store.chain, store.sequences = before
     world.restart()
     await world.run_for(15)
     assert not world.flag.enabled, "the journal holds it down before the database has learnt of it"

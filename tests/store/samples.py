@@ -1,4 +1,4 @@
-"""Small plans, policies, runs and audit entries for the tests of the store."""
+"""Small plans, policies, runs, kills, secrets and audit entries for the tests of the store."""
 
 import itertools
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import Claim, Kill, Transition
+from controller.domain.catalogue import Claim, FlagConfig, Kill, SdkKey, Token, Transition
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Action, Run, transition
@@ -91,6 +91,24 @@ def pending_run(name: str = "checkout-v2", **values: Any) -> Run:
 
 def kill(kill_id: str = "kill-1", name: str = "checkout-v2") -> Kill:
     return Kill(id=kill_id, flag=flag(name), accepted_at=NOW, actor="kim", reason="errors everywhere")
+
+
+def token(name: str = "ci", digest: bytes = b"d" * 32) -> Token:
+    return Token(name=name, digest=digest, scopes=("read", "kill"), created_at=NOW, created_by="dana")
+
+
+def sdk_key(name: str = "shop", digest: bytes = b"k" * 32) -> SdkKey:
+    return SdkKey(name=name, digest=digest, environment="production", created_at=NOW, created_by="dana")
+
+
+def flag_config(version: int, *, key: str = "checkout-v2", on: bool = True) -> FlagConfig:
+    return FlagConfig(
+        environment="production",
+        key=key,
+        version=version,
+        variations={"on": True, "off": False, "also": None},
+        data={"version": version, "on": on, "weights": [1, 99_999]},
+    )
 
 
 def change(before: Run, action: Action, *, raises: bool = False, **values: Any) -> Transition:

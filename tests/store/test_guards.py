@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from controller.domain.audit import verify_chain
-from controller.domain.rollout import ACTIVE_PHASES, Observations, Run
-from controller.errors import Conflict, KillInForce, NotFound, StaleLease
+from controller.domain.rollout import ACTIVE_PHASES, Run
+from controller.errors import Conflict, KillInForce, NotFound
 from controller.ports import Store
 from controller.store.postgres import PostgresStore
 from controller.store.queries import SQL
-from tests.store.samples import FLAG, change, claim_one, created_run, entry, kill, pending_run, plan, started
+from tests.store.samples import FLAG, change, entry, kill, pending_run, plan, started
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -46,72 +46,6 @@ async def waiting_for_a_lock(raw: Raw, count: int = 1) -> None:
             if waiting >= count:
                 return
             await asyncio.sleep(0.01)
-
-
-async def test_a_commit_on_an_old_version_changes_nothing(store: Store) -> None:
-    run = await created_run(store)
-    await store.commit(change(run, "start", raises=True))
-    rows_before = await store.audit()
-    with pytest.raises(Conflict, match="version 2, not 1") as refused:
-        await store.commit(change(run, "start", raises=True, observations=Observations(bake=9.0)))
-    assert type(refused.value) is Conflict
-    assert await store.audit() == rows_before
-    assert (await store.run(run.id) or (None, None))[1] == Observations()
-
-
-async def test_a_commit_without_the_lease_changes_nothing(store: Store) -> None:
-    run = await started(store)
-    stale = await claim_one(store, "replica-a", lease_seconds=0.0)
-    fresh = await claim_one(store, "replica-b")
-    with pytest.raises(StaleLease, match="no longer holds"):
-        await store.commit(change(run, "pause", lease_epoch=stale.lease_epoch))
-    assert await version_of(store, run) == run.version
-    await store.commit(change(run, "pause", lease_epoch=fresh.lease_epoch))
-
-
-async def test_a_lease_that_ran_out_is_stale_though_nobody_took_it(store: Store) -> None:
-    run = await started(store)
-    claim = await claim_one(store, lease_seconds=0.0)
-    with pytest.raises(StaleLease):
-        await store.commit(change(run, "pause", lease_epoch=claim.lease_epoch))
-
-
-async def test_a_released_lease_is_stale(store: Store) -> None:
-    run = await started(store)
-    claim = await claim_one(store)
-    await store.release("replica-a")
-    with pytest.raises(StaleLease):
-        await store.commit(change(run, "pause", lease_epoch=claim.lease_epoch))
-
-
-async def test_a_person_needs_no_lease(store: Store) -> None:
-    run = await started(store)
-    await claim_one(store)
-    await store.commit(change(run, "pause"))
-    assert await version_of(store, run) == run.version + 1
-
-
-@pytest.mark.parametrize("lost", ["lease", "epoch", "owner", "version"])
-async def test_observations_of_a_stale_holder_are_dropped(store: Store, lost: str) -> None:
-    run = await started(store)
-    claim = await claim_one(store, "replica-a", lease_seconds=0.0 if lost in ("lease", "epoch") else 30.0)
-    if lost == "epoch":
-        await claim_one(store, "replica-a")
-    if lost == "version":
-        await store.commit(change(run, "pause"))
-    owner = "replica-b" if lost == "owner" else "replica-a"
-    await store.save_observations(owner, [(claim, Observations(bake=99.0), 3600.0)])
-    assert (await store.run(run.id) or (None, None))[1] == Observations()
-
-
-async def test_a_raise_after_a_kill_is_refused_and_a_lowering_is_not(store: Store) -> None:
-    run = await started(store)
-    await store.record_kill(kill(), entry("kill"))
-    with pytest.raises(KillInForce, match="was killed"):
-        await store.commit(change(run, "advance", raises=True))
-    stored = await store.run(run.id)
-    assert stored is not None
-    assert await store.commit(change(stored[0], "reset")) == 6
 
 
 async def test_a_raise_that_meets_a_kill_under_way_waits_for_it_and_loses(store: Store, raw: Raw) -> None:
@@ -154,53 +88,6 @@ async def committed_by(raw: Raw, run: Run) -> int | None:
         *(run.id, run.version, None, None, step.entry.id, "{}"),
     )
     return sequence
-
-
-async def test_of_many_commits_on_one_version_one_happens(store: Store) -> None:
-    run = await started(store)
-    outcomes = await asyncio.gather(
-        *(store.commit(change(run, "pause")) for _ in range(12)), return_exceptions=True
-    )
-    assert sum(isinstance(outcome, int) for outcome in outcomes) == 1
-    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 11
-    assert await version_of(store, run) == run.version + 1
-
-
-async def test_a_kill_merged_by_twenty_at_once_is_recorded_once(store: Store) -> None:
-    run = await started(store)
-    recorded = await asyncio.gather(*(store.record_kill(kill(), entry("kill")) for _ in range(20)))
-    assert sorted(recorded) == [False] * 19 + [True]
-    assert await store.kill_epoch(FLAG) == 1
-    assert await version_of(store, run) == run.version + 1
-    actions = [msgspec.json.decode(row.body)["action"] for row in await store.audit()]
-    assert actions.count("kill") == 1
-
-
-async def test_of_many_starts_for_one_flag_one_happens(store: Store) -> None:
-    first = await created_run(store)
-    await store.commit(change(first, "abandon"))
-    outcomes = await asyncio.gather(
-        *(store.create_run(pending_run(), entry("start")) for _ in range(8)), return_exceptions=True
-    )
-    assert Counter(type(outcome) for outcome in outcomes) == {Run: 1, Conflict: 7}
-
-
-async def test_two_replicas_never_hold_the_same_run(store: Store) -> None:
-    for number in range(20):
-        await started(store, f"plan-{number}")
-    claims = await asyncio.gather(
-        *(store.claim_due(f"replica-{number}", limit=7, lease_seconds=30) for number in range(6))
-    )
-    held = Counter(claim.run.id for batch in claims for claim in batch)
-    assert set(held.values()) == {1}
-    # What another session had locked was passed over, not lost.
-    rest = await store.claim_due("replica-x", limit=100, lease_seconds=30)
-    assert len(held) + len(rest) == 20
-
-
-async def test_plans_saved_at_once_get_every_revision_once(store: Store) -> None:
-    saved = await asyncio.gather(*(store.save_plan(plan(bake=f"{n}m"), entry()) for n in range(1, 9)))
-    assert sorted(revision.revision for revision in saved) == list(range(1, 9))
 
 
 async def test_whatever_meets_whatever_versions_equal_audit_rows_and_the_chain_holds(

@@ -136,6 +136,19 @@ async def test_no_server_at_all_is_unavailable_at_once(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_store_that_was_never_connected_is_unavailable(database: str) -> None:
+    with pytest.raises(StoreUnavailable, match="not connected"):
+        await PostgresStore(database).plans()
+
+
+async def test_an_unmigrated_database_says_what_to_run(postgres_server: Server) -> None:
+    store = PostgresStore(postgres_server.dsn("postgres"))
+    await store.connect()
+    with pytest.raises(StoreUnavailable, match="rampart migrate"):
+        await store.plans()
+    await store.close()
+
+
 async def test_a_refusal_leaves_the_connection_in_use(store: Store) -> None:
     run = await started(store)
     for _ in range(20):
