@@ -16,6 +16,7 @@ from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Run
 from controller.errors import StoreUnavailable
+from controller.reconciler import bind_all
 from controller.scheduler import Scheduler
 from controller.settings import EngineSettings
 from controller.telemetry import Metrics
@@ -149,6 +150,21 @@ async def test_a_hanging_source_is_an_error_and_not_a_pass(world: World) -> None
     assert "no answer within 0.2 s" in (await world.commands.explain(BROKEN)).text
 
 
+@pytest.mark.parametrize("fault", ["binding", "judgement"])
+async def test_a_run_that_cannot_be_judged_stops_no_other_of_its_group(
+    world: World, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await both_started(world)
+    if fault == "judgement":
+        poison_judgement(monkeypatch)
+    else:
+        poison_binding(monkeypatch)
+    world.restart()
+    await world.store.wake(f"{BROKEN}#1")
+    await world.until(10_000)
+    assert (await of(world, BROKEN)).exposure == 1_000
+
+
 @pytest.mark.parametrize("fault", ["source", "provider"])
 async def test_a_part_that_raises_what_it_never_should_stops_no_run_of_another(world: World, fault: str) -> None:
     world.sources["slow"], world.providers["second"] = ModelSource(), ModelProvider()
@@ -181,6 +197,15 @@ async def test_while_the_database_is_away_a_broken_part_keeps_no_kill_rule_of_an
     world.source.sides["on"] = {"p95": 0.4}
     await world.blind_for(300)
     assert not world.flag.enabled
+
+
+def poison_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails_for_one(plan, policies):  # type: ignore[no-untyped-def]
+        if plan.metadata.name == BROKEN:
+            raise ZeroDivisionError("a bug in a policy")
+        return bind_all(plan, policies)
+
+    monkeypatch.setattr("controller.reconciler.bind_all", fails_for_one)
 
 
 def poison_judgement(monkeypatch: pytest.MonkeyPatch) -> None:

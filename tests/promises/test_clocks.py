@@ -1,12 +1,26 @@
-"""A clock that is set back neither stretches a lease nor silences a run (promise I13)."""
+"""A clock that jumps shortens no bake, stretches no lease and silences no run (promise I13)."""
+
+from pathlib import Path
 
 import asyncpg
 
 from controller.store.postgres import PostgresStore
 from tests.store.samples import claim_one, started
+from tests.support.engine import World
 from tests.support.postgres import database, postgres_server, store
 
 __all__ = ["database", "postgres_server", "store"]
+
+
+async def test_a_clock_that_jumps_ahead_at_every_poll_bakes_nothing_sooner(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.started()
+    await world.run_for(330)
+    bake, since = (await world.latest())[1].bake, world.clock.elapsed
+    for _ in range(20):
+        world.clock.jump(hours=1)
+        await world.run_for(15)
+    assert (await world.latest())[1].bake - bake == world.clock.elapsed - since
 
 
 async def an_hour_back(database: str) -> None:
