@@ -16,6 +16,7 @@ from controller.domain.assess import assess_and_decide
 from controller.domain.audit import AuditEntry
 from controller.domain.binding import Guardrail
 from controller.domain.catalogue import PlanRevision
+from controller.domain.consequences import basis
 from controller.domain.decide import Decision, stage_holding, step_back
 from controller.domain.explain import explanation, plan_summary, run_status
 from controller.domain.flag import Observation, Unknown
@@ -25,7 +26,7 @@ from controller.domain.quantities import exposure_text
 from controller.domain.rollout import Action, Observations, Run, Seen, next_phase
 from controller.domain.status import Explanation, PlanSummary, RunStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
-from controller.reconciler import Reconciler, basis, bind_all
+from controller.reconciler import Reconciler, bind_all
 
 
 class Commands:
@@ -97,7 +98,7 @@ class Commands:
             next_phase(run.phase, "resume")
         exposure, enabled = run.exposure, True
         if definition.spec.mode == "enforce":
-            observed = (await self._reconciler.observe([run.flag]))[run.flag]
+            observed = (await self._reconciler.lookout.observe([run.flag]))[run.flag]
             if isinstance(observed, Unknown):
                 raise ProviderUnavailable(f"cannot resume: {observed.why}")
             exposure, enabled = min(run.exposure, observed.effective_exposure), observed.enabled
@@ -232,7 +233,7 @@ class Commands:
     async def _as_served_now(self, runs: Sequence[tuple[Run, Observations]]) -> list[tuple[Run, Observations]]:
         """What an ended run's last tick saw is long past: show what the provider shows now."""
         ended = [run.flag for run, _ in runs if not run.active]
-        shown = await self._reconciler.observe(ended)
+        shown = await self._reconciler.lookout.observe(ended)
         now = self._clock.now()
         return [
             (run, observations if run.active else replace(observations, seen=_seen_now(shown[run.flag], now)))
@@ -273,7 +274,7 @@ class Commands:
             raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
         if plan.spec.mode == "observe":
             return
-        observed = (await self._reconciler.observe([flag]))[flag]
+        observed = (await self._reconciler.lookout.observe([flag]))[flag]
         if isinstance(observed, Unknown):
             raise ProviderUnavailable(f"cannot start: {observed.why}")
         if observed.enabled and (observed.exposure or observed.audience):

@@ -7,27 +7,31 @@ foreign call is made inside a transaction, and nothing is applied whose commit i
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controller.domain.accumulators import after_confirmation, after_exposure_change
-from controller.domain.assess import Inputs, assess_and_decide, baseline_readings, poll_seconds, questions
-from controller.domain.audit import AuditEntry
+from controller.domain.assess import Inputs, assess_and_decide, baseline_readings, poll_seconds
 from controller.domain.binding import Guardrail, bind
 from controller.domain.catalogue import Claim, Transition
-from controller.domain.decide import Decision, Evidence, stage_at
-from controller.domain.evidence import Question, Reading
+from controller.domain.consequences import (
+    approval_request,
+    audit_entry,
+    basis,
+    observations_after,
+    share_of_run,
+    state_after,
+)
+from controller.domain.decide import Decision, Evidence
 from controller.domain.explain import run_status
-from controller.domain.flag import FlagChange, FlagState, Observation, SetShare, TurnOn, Unknown
-from controller.domain.plan import FlagRef, RolloutPlan
+from controller.domain.flag import FlagChange, FlagState, TurnOn, Unknown
+from controller.domain.plan import RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.rollout import RAISING, ApprovalRequest, Observations, Run, Seen, transition
+from controller.domain.rollout import RAISING, Observations, Run, Seen
 from controller.errors import (
     Conflict,
     KillInForce,
@@ -38,6 +42,7 @@ from controller.errors import (
 )
 from controller.faultpoints import reach
 from controller.killer import Killer
+from controller.lookout import Looked, Lookout, in_turns
 from controller.ports import Clock, FlagProvider, MetricSource, Store
 from controller.settings import EngineSettings
 from controller.telemetry import Metrics
@@ -60,24 +65,9 @@ class Memory(Struct, kw_only=True):
     applied: float | None = None
 
 
-class Looked(Struct, frozen=True, kw_only=True):
-    """What one look outside brought back for one run."""
-
-    readings: list[tuple[Question, Reading]]
-    observed: Observation
-    asked_at: float
-
-
 def bind_all(plan: RolloutPlan, policies: Iterable[GuardrailPolicy]) -> tuple[Guardrail, ...]:
     by_name = {policy.metadata.name: policy for policy in policies}
     return tuple(bind(use, by_name[use.policy], plan) for use in plan.spec.guardrails)
-
-
-async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
-    """One at a time, the event loop free in between: a kill waits for the work on one run, not on a thousand."""
-    for item in items:
-        yield item
-        await asyncio.sleep(0)
 
 
 class Reconciler:
@@ -97,12 +87,14 @@ class Reconciler:
     ) -> None:
         self._owner = owner
         self.store = store
-        self._sources = sources
         self.providers = providers
         self.killer = killer
         self.clock = clock
         self._metrics = metrics
         self._settings = settings
+        self.lookout = Lookout(
+            sources=sources, providers=providers, clock=clock, metrics=metrics, settings=settings
+        )
         self._memory: dict[str, Memory] = {}
         self._last_held: dict[str, Claim] = {}
         self._in_hand: set[str] = set()
@@ -133,7 +125,7 @@ class Reconciler:
         """One tick of one group. What is wrong with one run is that run's problem (promise I16)."""
         try:
             bound = await self._bind_each(claims)
-            looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
+            looked = await self.lookout.look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
             ticks = [
                 asyncio.create_task(self._tick_one(claim, guardrails, looked[claim.run.id]))
                 async for claim, guardrails in in_turns(bound)
@@ -265,77 +257,6 @@ class Reconciler:
             blocks=decision.blocks,
         )
 
-    # — looking outside —
-
-    async def _look(self, runs: Sequence[tuple[Run, RolloutPlan, tuple[Guardrail, ...]]]) -> dict[str, Looked]:
-        """Measure and observe at the same time, each source and provider under its own deadline."""
-        reach("observe.before")
-        asked_at = self.clock.monotonic()
-        wanted = {}
-        by_source: defaultdict[str, set[Question]] = defaultdict(set)
-        async for run, plan, guardrails in in_turns(runs):
-            asked = wanted[run.id] = questions(run, plan, guardrails)
-            for source, several in asked.items():
-                by_source[source].update(several)
-        measured, states = await asyncio.gather(
-            asyncio.gather(*(self._measure(source, several) for source, several in by_source.items())),
-            self.observe(run.flag for run, _, _ in runs),
-        )
-        reach("observe.after")
-        readings = dict(zip(by_source, measured, strict=True))
-        return {
-            run.id: Looked(
-                readings=[(q, readings[s][q]) for s, several in wanted[run.id].items() for q in several],
-                observed=states[run.flag],
-                asked_at=asked_at,
-            )
-            async for run, _, _ in in_turns(runs)
-        }
-
-    async def _measure(self, source: str, asked: set[Question]) -> Mapping[Question, Reading]:
-        if source not in self._sources:
-            return _failed(asked, f'the settings know no source "{source}"')
-        try:
-            async with asyncio.timeout(self._settings.measure_timeout_seconds):
-                readings = await self._sources[source].measure(asked)
-        except TimeoutError:
-            self._metrics.source_request(source, "timeout")
-            return _failed(asked, f"no answer within {self._settings.measure_timeout_seconds:g} s")
-        except Exception as error:
-            # A source says in its readings what went wrong. One that raises must not take the others with it.
-            log.exception("source_failed", source=source)
-            self._metrics.source_request(source, "error")
-            return _failed(asked, f"failed with {type(error).__name__}")
-        answered = any(reading.failure is None for reading in readings.values())
-        self._metrics.source_request(source, "ok" if answered or not asked else "error")
-        if answered:
-            self._metrics.source_answered(source, self.clock.now())
-        unanswered = asked.difference(readings)
-        return {**readings, **_failed(unanswered, "not answered")} if unanswered else readings
-
-    async def _observe(self, provider: str, flags: set[FlagRef]) -> Mapping[FlagRef, Observation]:
-        if provider not in self.providers:
-            return {flag: Unknown(f'the settings know no provider "{provider}"') for flag in flags}
-        try:
-            async with asyncio.timeout(self._settings.provider_timeout_seconds):
-                states = await self.providers[provider].observe(flags)
-        except TimeoutError:
-            states = {}
-        except Exception as error:
-            # As with sources: what is wrong with one provider is not the others' problem.
-            log.exception("provider_failed", provider=provider)
-            states = {flag: Unknown(f"the provider failed with {type(error).__name__}") for flag in flags}
-        self._metrics.provider_request(provider, "observe", "ok" if states else "timeout")
-        return {flag: states.get(flag, Unknown("the provider did not answer for it in time")) for flag in flags}
-
-    async def observe(self, flags: Iterable[FlagRef]) -> Mapping[FlagRef, Observation]:
-        """What the providers show now, each under its own deadline."""
-        by_provider: defaultdict[str, set[FlagRef]] = defaultdict(set)
-        for flag in flags:
-            by_provider[flag.provider].add(flag)
-        observed = await asyncio.gather(*(self._observe(name, several) for name, several in by_provider.items()))
-        return {flag: state for several in observed for flag, state in several.items()}
-
     # — the tail that ticks and commands share —
 
     async def commit_and_apply(
@@ -352,23 +273,23 @@ class Reconciler:
     ) -> Run:
         """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises."""
         now, mark = self.clock.now(), self.killer.mark()
-        after = self._after(run, decision, now, extra or {})
+        after = state_after(run, decision, now, extra or {})
         moved = (after.exposure, after.audience) != (run.exposure, run.audience)
         changed = moved or decision.action == "lower"  # what rose behind our back is written down again
-        entry = self._entry(run, after, decision, actor, now, details or {})
+        entry = audit_entry(uuid.uuid4().hex, run, after, decision, actor, now, details or {})
         move = Transition(
             before=run,
             after=after,
             entry=entry,
             raises=decision.action in RAISING,
             lease_epoch=lease_epoch,
-            observations=_next_observations(decision, observations, changed=changed, version=after.version),
+            observations=observations_after(decision, observations, changed=changed, version=after.version),
         )
         await self._commit(move)
         log.info("decided", run=run.id, action=decision.action, cause=decision.cause, reason=decision.text)
         self._metrics.decision(run.plan, run.flag.environment, decision.action, decision.cause)
         if changed and plan.spec.mode == "enforce":
-            await self._apply(after, self._share(after, plan, decision.text), mark)
+            await self._apply(after, share_of_run(after, plan, decision.text), mark)
         if not after.active:
             self._forget(run.id)
         return after
@@ -382,78 +303,6 @@ class Reconciler:
             if await self.store.committed(move.entry.id) is None:
                 raise
         reach("commit.after")
-
-    def _after(self, run: Run, decision: Decision, now: datetime, extra: Mapping[str, Any]) -> Run:
-        changes: dict[str, Any] = {
-            "stage": decision.stage,
-            "exposure": decision.exposure,
-            "audience": decision.audience,
-            "status": decision.text,
-        }
-        match decision.action:
-            case "start" | "advance" | "step_back" | "lower":
-                changes |= {"committed_at": now, "confirmed_at": None, "approval": None}
-            case "confirm":
-                changes |= {
-                    "status": run.status,
-                    "confirmed_at": now,
-                    "confirmed_exposure": run.exposure,
-                    "confirmed_audience": run.audience,
-                    "turned_on": run.turned_on or run.exposure > 0,
-                }
-            case "request_approval":
-                changes["approval"] = extra["approval"]
-            case "complete" | "abandon" | "kill":
-                changes["ended_at"] = now
-            case "pause":
-                changes["approval"] = None
-                if decision.exposure != run.exposure:
-                    changes |= {"committed_at": now, "confirmed_at": None}
-        return transition(run, decision.action, **(changes | dict(extra)))
-
-    def _entry(
-        self,
-        run: Run,
-        after: Run,
-        decision: Decision,
-        actor: str,
-        now: datetime,
-        details: Mapping[str, Any],
-    ) -> AuditEntry:
-        facts: dict[str, Any] = {
-            "from": {"phase": run.phase, "stage": run.stage, "exposure": run.exposure},
-            "to": {"phase": after.phase, "stage": after.stage, "exposure": after.exposure},
-            "plan_revision": run.plan_revision,
-            "policy_revisions": run.policy_revisions,
-            **details,
-        }
-        if decision.rule:
-            facts["rule"] = decision.rule
-        return AuditEntry(
-            id=uuid.uuid4().hex,
-            at=now,
-            actor=actor,
-            action=decision.action,
-            cause=decision.cause,
-            subject=run.id,
-            environment=run.flag.environment,
-            reason=decision.text,
-            run=run.id,
-            run_version=after.version,
-            flag=str(run.flag),
-            details=facts,
-        )
-
-    def _share(self, run: Run, plan: RolloutPlan, comment: str) -> SetShare:
-        audience = plan.spec.audience
-        return SetShare(
-            flag=run.flag,
-            serve=plan.spec.serve,
-            exposure=run.exposure,
-            audience=tuple(audience.always) if run.audience else (),
-            bucket_by=audience.bucket_by,
-            comment=f"Rampart {run.id}: {comment}",
-        )
 
     async def _apply(self, run: Run, change: FlagChange, mark: int) -> None:
         """One write, unless a kill came after `mark`. Only the next observation says what the flag is then."""
@@ -480,7 +329,7 @@ class Reconciler:
         mark = self._claimed.get(run.id, 0)
         match evidence.convergence.difference:
             case "apply_again":
-                await self._apply(run, self._share(run, plan, "applied again, it was not seen"), mark)
+                await self._apply(run, share_of_run(run, plan, "applied again, it was not seen"), mark)
             case "turn_on":
                 change = TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start")
                 await self._apply(run, change, mark)
@@ -507,16 +356,8 @@ class Reconciler:
             case "advance":
                 return {"baselines_control": baseline_readings(plan, guardrails, inputs)[0]}
             case "request_approval":
-                return {"approval": self.approval_request(run, plan, inputs.now)}
+                return {"approval": approval_request(uuid.uuid4().hex, run, plan, inputs.now)}
         return {}
-
-    def approval_request(self, run: Run, plan: RolloutPlan, now: datetime) -> ApprovalRequest:
-        return ApprovalRequest(
-            id=uuid.uuid4().hex,
-            stage=stage_at(plan, run.exposure) + 1,
-            plan_revision=run.plan_revision,
-            requested_at=now,
-        )
 
     def forget_ended(self) -> None:
         """While the database answers: runs that no longer fall due to us leave no series and no memory."""
@@ -543,7 +384,7 @@ class Reconciler:
         bound = [(claim, guardrails) for claim, guardrails in bound if self._poll_due(claim.run, guardrails)]
         if not bound:
             return
-        looked = await self._look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
+        looked = await self.lookout.look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
         ticks = [
             asyncio.create_task(self._tick_one_blind(claim, guardrails, looked[claim.run.id]))
             async for claim, guardrails in in_turns(bound)
@@ -571,7 +412,7 @@ class Reconciler:
         self, run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], observations: Observations
     ) -> Inputs:
         """One look for a person's command: it adds no time to any accumulator."""
-        looked = (await self._look([(run, plan, guardrails)]))[run.id]
+        looked = (await self.lookout.look([(run, plan, guardrails)]))[run.id]
         if self._too_old(looked, poll_seconds(guardrails)):
             raise SourceUnavailable("what was measured was too old when it came; try again")
         return Inputs(
@@ -586,30 +427,3 @@ class Reconciler:
             max_automatic_kills=self._settings.max_automatic_kills,
             bake_waived=True,
         )
-
-
-def basis(run: Run, inputs: Inputs, evidence: Evidence) -> dict[str, Any]:
-    """What a decision rested on, for its audit entry: the verdicts, which show value, limit, baseline, sample and
-    query of each rule; and run and inputs, from which, with the pinned revisions, it can be made again (I18).
-    """
-    return {
-        "verdicts": msgspec.to_builtins(evidence.verdicts),
-        "run": msgspec.to_builtins(run),
-        "inputs": msgspec.to_builtins(inputs),
-    }
-
-
-def _failed(asked: Iterable[Question], why: str) -> dict[Question, Reading]:
-    return {question: Reading(query="", failure=why) for question in asked}
-
-
-def _next_observations(
-    decision: Decision, observations: Observations, *, changed: bool, version: int
-) -> Observations:
-    if decision.action == "confirm":
-        observations = after_confirmation(observations)
-    elif changed or decision.action in ("resume", "adopt"):
-        observations = after_exposure_change(observations)
-    elif decision.action == "request_approval":
-        observations = replace(observations, approval_wait=0.0)
-    return replace(observations, run_version=version)

@@ -159,6 +159,15 @@ def transition(run: Run, action: Action, **changes: object) -> Run:
     return replace(run, phase=next_phase(run.phase, action), version=run.version + 1, **changes)
 
 
+def ended_by_kill(run: Run, kill_id: str, *, at: datetime, why: str) -> Run | None:
+    """The run as a kill of its flag leaves it; None when it had ended otherwise before."""
+    if not run.active and run.phase != "completed":
+        return None
+    return transition(
+        run, "kill", kill_id=kill_id, exposure=0, audience=False, approval=None, status=why, ended_at=at
+    )
+
+
 class Timer(Struct, frozen=True):
     """Accumulated seconds; `running` while the latest tick added to it."""
 

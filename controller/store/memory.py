@@ -27,7 +27,7 @@ from controller.domain.catalogue import (
 )
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.rollout import Observations, Run, transition
+from controller.domain.rollout import Observations, Run, ended_by_kill, transition
 from controller.errors import Conflict, KillInForce, NotFound, StaleLease
 
 FURTHEST_SECONDS = 15 * 60.0
@@ -229,12 +229,8 @@ class MemoryStore:
     async def record_kill(self, kill: Kill, entry: AuditEntry) -> bool:
         if kill.id in self.kills:
             return False
-        run, ended = self._last_run(kill.flag), None
-        if run is not None and (run.active or run.phase == "completed"):
-            ended = transition(
-                run, "kill", kill_id=kill.id, exposure=0, audience=False, approval=None, status=entry.reason,
-                ended_at=kill.accepted_at,
-            )  # fmt: skip
+        run = self._last_run(kill.flag)
+        ended = ended_by_kill(run, kill.id, at=kill.accepted_at, why=entry.reason) if run else None
         self._change(ended, entry)
         epoch = self.epochs[kill.flag] = self.epochs.get(kill.flag, 0) + 1
         self.kills[kill.id] = KillRow(kill=kill, epoch=epoch)

@@ -26,7 +26,7 @@ from controller.domain.catalogue import (
 )
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.rollout import ACTIVE_PHASES, Observations, Run, transition
+from controller.domain.rollout import Observations, Run, ended_by_kill, transition
 from controller.errors import Conflict, KillInForce, NotFound, StaleLease
 from controller.store import rows
 from controller.store.connections import Connection, Connections
@@ -250,7 +250,7 @@ class PostgresStore:
             await connection.execute(SQL["add_kill"], kill.id, *flag, rows.document(kill))
             state = await connection.fetchval(SQL["lock_run_of_flag"], *flag)
             run = rows.decode(Run, state) if state else None
-            ended = _ended_by(run, kill, entry.reason) if run else None
+            ended = ended_by_kill(run, kill.id, at=kill.accepted_at, why=entry.reason) if run else None
             await _change(connection, ended, entry)
             return True
 
@@ -418,21 +418,6 @@ async def _add_run(connection: Connection, run: Run, entry: AuditEntry) -> None:
         run.created_at,
         named.id,
         canonical_body(named),
-    )
-
-
-def _ended_by(run: Run, kill: Kill, status: str) -> Run | None:
-    if run.phase not in (*ACTIVE_PHASES, "completed"):
-        return None
-    return transition(
-        run,
-        "kill",
-        kill_id=kill.id,
-        exposure=0,
-        audience=False,
-        approval=None,
-        status=status,
-        ended_at=kill.accepted_at,
     )
 
 

@@ -1,0 +1,124 @@
+"""What follows from a decision: the run's next state, its accumulators, its audit entry and the flag it wants."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from controller.domain.accumulators import after_confirmation, after_exposure_change
+from controller.domain.assess import Inputs
+from controller.domain.audit import AuditEntry
+from controller.domain.decide import Decision, Evidence, stage_at
+from controller.domain.flag import SetShare
+from controller.domain.plan import RolloutPlan
+from controller.domain.rollout import ApprovalRequest, Observations, Run, transition
+
+
+def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str, Any]) -> Run:
+    """The run as it will be committed; `extra` are changes that the decision itself does not carry."""
+    changes: dict[str, Any] = {
+        "stage": decision.stage,
+        "exposure": decision.exposure,
+        "audience": decision.audience,
+        "status": decision.text,
+    }
+    match decision.action:
+        case "start" | "advance" | "step_back" | "lower":
+            changes |= {"committed_at": now, "confirmed_at": None, "approval": None}
+        case "confirm":
+            changes |= {
+                "status": run.status,
+                "confirmed_at": now,
+                "confirmed_exposure": run.exposure,
+                "confirmed_audience": run.audience,
+                "turned_on": run.turned_on or run.exposure > 0,
+            }
+        case "request_approval":
+            changes["approval"] = extra["approval"]
+        case "complete" | "abandon" | "kill":
+            changes["ended_at"] = now
+        case "pause":
+            changes["approval"] = None
+            if decision.exposure != run.exposure:
+                changes |= {"committed_at": now, "confirmed_at": None}
+    return transition(run, decision.action, **(changes | dict(extra)))
+
+
+def observations_after(
+    decision: Decision, observations: Observations, *, changed: bool, version: int
+) -> Observations:
+    if decision.action == "confirm":
+        observations = after_confirmation(observations)
+    elif changed or decision.action in ("resume", "adopt"):
+        observations = after_exposure_change(observations)
+    elif decision.action == "request_approval":
+        observations = replace(observations, approval_wait=0.0)
+    return replace(observations, run_version=version)
+
+
+def audit_entry(
+    entry_id: str,
+    run: Run,
+    after: Run,
+    decision: Decision,
+    actor: str,
+    now: datetime,
+    details: Mapping[str, Any],
+) -> AuditEntry:
+    facts: dict[str, Any] = {
+        "from": {"phase": run.phase, "stage": run.stage, "exposure": run.exposure},
+        "to": {"phase": after.phase, "stage": after.stage, "exposure": after.exposure},
+        "plan_revision": run.plan_revision,
+        "policy_revisions": run.policy_revisions,
+        **details,
+    }
+    if decision.rule:
+        facts["rule"] = decision.rule
+    return AuditEntry(
+        id=entry_id,
+        at=now,
+        actor=actor,
+        action=decision.action,
+        cause=decision.cause,
+        subject=run.id,
+        environment=run.flag.environment,
+        reason=decision.text,
+        run=run.id,
+        run_version=after.version,
+        flag=str(run.flag),
+        details=facts,
+    )
+
+
+def basis(run: Run, inputs: Inputs, evidence: Evidence) -> dict[str, Any]:
+    """What a decision rested on, for its audit entry: the verdicts, which show value, limit, baseline, sample and
+    query of each rule; and run and inputs, from which, with the pinned revisions, it can be made again (I18).
+    """
+    return {
+        "verdicts": msgspec.to_builtins(evidence.verdicts),
+        "run": msgspec.to_builtins(run),
+        "inputs": msgspec.to_builtins(inputs),
+    }
+
+
+def share_of_run(run: Run, plan: RolloutPlan, comment: str) -> SetShare:
+    audience = plan.spec.audience
+    return SetShare(
+        flag=run.flag,
+        serve=plan.spec.serve,
+        exposure=run.exposure,
+        audience=tuple(audience.always) if run.audience else (),
+        bucket_by=audience.bucket_by,
+        comment=f"Rampart {run.id}: {comment}",
+    )
+
+
+def approval_request(request_id: str, run: Run, plan: RolloutPlan, now: datetime) -> ApprovalRequest:
+    return ApprovalRequest(
+        id=request_id,
+        stage=stage_at(plan, run.exposure) + 1,
+        plan_revision=run.plan_revision,
+        requested_at=now,
+    )
