@@ -9,6 +9,7 @@ import pytest
 
 from controller.domain.status import ApplyResult, Explanation, KillStatus, PlanSummary, RunStatus
 from controller.errors import Conflict, Refused
+from controller.store.memory import MemoryStore
 from tests.api.fake_engine import START, FakeEngine, client_of
 from tests.api.manifests import FLAG, PLAN, POLICY, SETTINGS
 from tests.support.engine import ModelProvider
@@ -303,7 +304,8 @@ async def test_a_damaged_chain_is_found(engine: FakeEngine, client: httpx.AsyncC
     for number in range(5):
         body = {"name": f"key-{number}", "environment": "production"}
         await client.post(f"{API}/sdk-keys", headers=headers, json=body)
-    chain = engine.store.chain  # type: ignore[attr-defined]
+    assert isinstance(engine.store, MemoryStore)
+    chain = engine.store.chain
     head = await engine.store.audit_head()
     if damage == "changed":
         chain[2] = msgspec.structs.replace(chain[2], body=chain[2].body.replace("key-2", "key-9"))
