@@ -90,7 +90,7 @@ class Killer:
         self._remember = remember
         self._held: dict[str, Held] = {}
         self._of_flag: dict[FlagRef, dict[str, Held]] = {}
-        self._taken_up = 0
+        self._changes = 0
         self._latest: dict[FlagRef, int] = {}
         self._known: dict[FlagRef, KnownFlag] = {}
         self._flags: frozenset[FlagRef] = frozenset()
@@ -122,12 +122,15 @@ class Killer:
         return list(self._of_flag.get(flag, ()))
 
     def mark(self) -> int:
-        """A moment to hand to `writing`: whoever read or decided then knows of the kills up to it."""
-        return self._taken_up
+        """A moment to hand to `writing`: whoever read or decided then knows of the kills and resets up to it."""
+        return self._changes
+
+    def _change(self, flag: FlagRef) -> None:
+        self._changes += 1
+        self._latest[flag] = self._changes
 
     def _hold(self, held: Held) -> Held:
-        self._taken_up += 1
-        self._latest[held.kill.flag] = self._taken_up
+        self._change(held.kill.flag)
         self._held[held.kill.id] = held
         self._of_flag.setdefault(held.kill.flag, {})[held.kill.id] = held
         return held
@@ -283,12 +286,13 @@ class Killer:
     async def writing(self, flag: FlagRef, *, since: int) -> AsyncIterator[None]:
         """Every write of ours to a provider goes through here. Raises KillInForce; a later kill waits for it.
 
-        A kill after the mark `since` forbids the write even if it was reset meanwhile: it ended the run.
+        A kill or a reset after the mark `since` forbids the write, though nothing holds the flag any more: what
+        was read before may be of a run that the kill ended.
         """
         if self.holds(flag):
             raise KillInForce(f"{flag} is killed ({', '.join(self.holds(flag))}); reset it first")
         if self._latest.get(flag, 0) > since:
-            raise KillInForce(f"{flag} was killed after this write was decided; a new start is a new run")
+            raise KillInForce(f"{flag} was killed or reset after this write was decided; look again")
         landed = asyncio.Event()
         self._writes[flag].add(landed)
         try:
@@ -454,6 +458,7 @@ class Killer:
                 log.warning("kill_not_released", kill_id=held.kill.id, error=str(error) or "timed out")
                 return
         await self._remember()
+        self._change(held.kill.flag)
         self._held.pop(held.kill.id, None)
         of_flag = self._of_flag.get(held.kill.flag, {})
         of_flag.pop(held.kill.id, None)

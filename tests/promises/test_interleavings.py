@@ -237,7 +237,9 @@ async def test_a_kill_holds_whatever_meets_it_on_a_real_database(
     await weather(Storm(tmp_path, seed, store))
 
 
-async def test_a_tick_that_began_before_a_kill_and_its_reset_writes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("began", ["before the kill", "between kill and reset"])
+async def test_a_tick_that_began_before_a_reset_writes_nothing(tmp_path: Path, began: str) -> None:
+    """A kill whose row is not in the database yet leaves its run to be claimed; the reset brings the row."""
     world = World(tmp_path)
     await world.started()
     world.provider.before_apply = lose
@@ -257,9 +259,21 @@ async def test_a_tick_that_began_before_a_kill_and_its_reset_writes_nothing(tmp_
 
     world.source.measure = stall  # type: ignore[method-assign]
     await world.store.wake((await world.run()).id)
-    ticking = asyncio.create_task(world.tick())
-    await reached.wait()
-    (receipt,) = await world.commands_kill()
+    if began == "before the kill":
+        ticking = asyncio.create_task(world.tick())
+        await reached.wait()
+        (receipt,) = await world.commands_kill()
+    else:
+        record_kill, world.store.record_kill = world.store.record_kill, away  # type: ignore[assignment,method-assign]
+        world.provider.kill_fault = ProviderUnavailable(
+            "not now"
+        )  # so that the tick sees what it would apply again
+        (receipt,) = await world.commands_kill()
+        ticking = asyncio.create_task(world.tick())
+        await reached.wait()
+        world.provider.kill_fault = None
+        await world.killer.retry()
+        world.store.record_kill = record_kill  # type: ignore[method-assign]
     await world.killer.reset(
         key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note=""
     )
@@ -300,3 +314,7 @@ async def test_a_kill_is_not_called_confirmed_while_the_flag_is_being_turned_on(
 
 async def lose(_: FlagChange) -> None:
     raise ProviderUnavailable("the connection was refused", not_applied=True)
+
+
+async def away(*_: object) -> bool:
+    raise StoreUnavailable("the answer was lost")
