@@ -5,12 +5,13 @@ Each job is short or bounded, never runs twice at once, and its failure is one l
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from controller.domain.catalogue import Claim
 from controller.errors import StoreUnavailable
 from controller.killer import Killer
 from controller.ports import Clock, Store
@@ -82,6 +83,7 @@ class Scheduler:
             await self._reconciler.tick_blind()
             return
         began = self._clock.monotonic()
+        lag, self._looked_at = max(began - self._looked_at - self._poll_seconds, 0.0), began
         try:
             groups = await self._reconciler.claim()
         except StoreUnavailable as error:
@@ -89,8 +91,18 @@ class Scheduler:
             return
         for group in groups:
             # Not awaited: a slow source or provider must not delay the other groups.
-            self._spawn(self._reconciler.tick(group))
-        self._metrics.tick(lag_seconds=0.0, duration_seconds=self._clock.monotonic() - began, at=self._clock.now())
+            self._spawn(self._tick_group(group, lag))
+        if not groups:
+            self._ticked(began, lag)
+
+    async def _tick_group(self, group: Sequence[Claim], lag: float) -> None:
+        began = self._clock.monotonic()
+        await self._reconciler.tick(group)
+        self._ticked(began, lag)
+
+    def _ticked(self, began: float, lag: float) -> None:
+        duration = self._clock.monotonic() - began
+        self._metrics.tick(lag_seconds=lag, duration_seconds=duration, at=self._clock.now())
 
     async def _renew(self) -> None:
         if self._merged:

@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,7 @@ from controller.errors import Unavailable
 POLL_SECONDS = 0.05
 STOP_SECONDS = 15.0
 TAIL_LINES = 25
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def free_port() -> int:
@@ -25,6 +26,20 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Between starting a child and taking responsibility for it no interrupt may strike: it is raised afterwards."""
+    noted: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: noted.append(got)) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 class Child:

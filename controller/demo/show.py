@@ -15,7 +15,7 @@ from rich.console import Console
 
 from controller.demo import report, script
 from controller.demo.pace import FAST, RELAXED, Pace
-from controller.demo.processes import Child, free_port
+from controller.demo.processes import Child, free_port, interrupts_wait
 from controller.demo.server_api import ServerApi
 from controller.demo.storefront import Storefront
 from controller.demo.view import Line, Screen, screen_for
@@ -137,7 +137,8 @@ class Demo:
         key_file.write_text(self._api.create_sdk_key("shop", script.ENVIRONMENT))
         self._tell(screen, f"opening {script.SHOPS} shops behind the LaunchDarkly SDK")
         for index in range(script.SHOPS):
-            self._shops.append(self._children.enter_context(self._shop(index, key_file)))
+            with interrupts_wait():
+                self._shops.append(self._children.enter_context(self._shop(index, key_file)))
         # They are left in reverse order, one by one; asked all at once they end together.
         self._children.callback(self._ask_shops_to_end)
         for shop in self._shops:
@@ -155,8 +156,9 @@ class Demo:
         config.write_text(script.settings_text(self._directory / "data", self._port, targets, self._pace))
         environ = {name: value for name, value in os.environ.items() if not name.startswith("RAMPART_")}
         command = [sys.executable, "-m", "controller", "serve", "--config", str(config)]
-        self._server = Child("server", command, self._directory / "server.log", environ=environ)
-        self._children.enter_context(self._server)
+        with interrupts_wait():
+            self._server = Child("server", command, self._directory / "server.log", environ=environ)
+            self._children.enter_context(self._server)
 
     def _shop(self, index: int, key_file: Path) -> Storefront:
         return Storefront(
