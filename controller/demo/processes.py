@@ -30,7 +30,7 @@ def free_port() -> int:
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Between starting a child and taking responsibility for it no interrupt may strike: it is raised afterwards."""
+    """Between starting a child and owning it no interrupt may strike: it is raised afterwards."""
     noted: list[int] = []
     before = {number: signal.signal(number, lambda got, _: noted.append(got)) for number in INTERRUPTS}
     try:

@@ -69,7 +69,7 @@ async def test_no_run_is_claimed_before_the_kills_are_merged_nor_while_the_datab
     await timers._tick()
     assert not timers.store_answers
     assert len(claimed) == 1
-    world.store.active_kills = active  # type: ignore[method-assign]
+    world.store.active_kills = active
     await timers._merge()
     await timers._tick()
     assert len(claimed) == 2
