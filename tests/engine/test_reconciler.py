@@ -11,7 +11,7 @@ from controller.domain.audit import verify_chain
 from controller.domain.flag import FlagChange, FlagState, SetShare, TurnOn
 from controller.errors import Conflict, Forbidden, KillInForce, Refused, StoreUnavailable
 from tests.support.engine import DANA, KIM, World, timed_out
-from tests.support.rollouts import make_plan, make_policy
+from tests.support.rollouts import make_plan
 
 
 @pytest.fixture
@@ -108,17 +108,6 @@ async def test_a_dead_source_changes_no_exposure_and_the_state_says_why(world: W
     await world.until(50_000)
 
 
-async def test_clock_jumps_neither_shorten_nor_end_a_bake(world: World) -> None:
-    await world.started()
-    began = world.clock.elapsed
-    for hours in (1, -2, 24, -23):
-        world.clock.jump(hours=hours)
-        await world.run_for(60)
-    assert (await world.run()).exposure == 1_000
-    await world.until(10_000)
-    assert world.clock.elapsed - began >= 2100 - 15
-
-
 async def test_a_suspended_process_does_not_bake_while_it_sleeps(world: World) -> None:
     await world.started()
     world.clock.elapsed += 10_000
@@ -165,17 +154,6 @@ async def test_a_commit_whose_answer_was_lost_is_looked_up_and_then_applied(worl
     run = await world.until("completed")
     assert exposures(world) == [0, 1_000, 10_000, 50_000, 100_000]
     assert len(await world.store.audit(run=run.id)) == run.version
-
-
-async def test_nothing_is_applied_whose_commit_failed(world: World) -> None:
-    await world.started()
-
-    async def refuse(move):  # type: ignore[no-untyped-def]
-        raise StoreUnavailable("gone")
-
-    world.store.commit = refuse  # type: ignore[method-assign]
-    await world.run_for(10_000)
-    assert exposures(world)[-1] == 1_000
 
 
 async def test_a_flag_raised_by_hand_is_lowered_again_and_paused(world: World) -> None:
@@ -319,24 +297,6 @@ async def test_a_new_holder_goes_on_with_the_bake_and_counts_nothing_for_the_gap
     await world.settle(1)
     assert bake > 500
     assert (await world.latest())[1].bake == bake
-
-
-async def test_a_poisonous_run_does_not_stop_the_others(world: World) -> None:
-    await world.started()
-    other = make_plan(flag={"key": "other"})
-    # A plan of that name whose rule cannot be bound any more: its policy lost a metric by hand.
-    poison = make_policy()
-    claims = await _claims(world)
-    broken = type(claims[0])(
-        run=claims[0].run,
-        observations=claims[0].observations,
-        lease_epoch=claims[0].lease_epoch,
-        plan=other,
-        policies=(),
-    )
-    await world.reconciler.tick([broken, *claims])
-    assert poison.metadata.name == "web"
-    assert (await world.latest())[1].seen is not None
 
 
 # — kills —
