@@ -32,6 +32,9 @@ SERVER_ACCOUNTS = ("postgres", "nobody")
 LONGEST_SOCKET_PATH = 107 if ON_LINUX else 103
 LARGEST_LOG_BYTES = 8_000_000
 LONGEST_RETRY_SECONDS = 2.0
+ASK_SECONDS = 10.0
+# What asyncpg raises depends on where in its handshake the server went away.
+UNANSWERED = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 REPORT_SECONDS = 10.0
 PID_FILE_STATE = 7
 
@@ -247,8 +250,9 @@ class EmbeddedPostgres:
         while True:
             try:
                 await self._try_to_launch(binaries)
-            except (_NotYetError, OSError) as reason:
-                _log.warning("embedded_postgres_not_started", reason=str(reason), retry_in_seconds=delay)
+            except Exception as reason:  # noqa: BLE001 - whatever it was, a database that is tried again is better
+                why = str(reason) if isinstance(reason, _NotYetError) else repr(reason)
+                _log.warning("embedded_postgres_not_started", reason=why, retry_in_seconds=delay)
             else:
                 _log.info("embedded_postgres_started", pid=self.pid, data=str(self._data))
                 return
@@ -321,13 +325,14 @@ class EmbeddedPostgres:
         """Whether the server accepts connections; makes our database on the way."""
         try:
             connection = await asyncpg.connect(self._dsn("postgres"), timeout=2.0)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except UNANSWERED:
             return False
         try:
-            known = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE)
-            if not known:
-                await connection.execute(f"CREATE DATABASE {DATABASE}")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            async with asyncio.timeout(ASK_SECONDS):
+                known = await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE)
+                if not known:
+                    await connection.execute(f"CREATE DATABASE {DATABASE}")
+        except UNANSWERED as error:
             _log.warning("embedded_postgres_database_not_made", reason=str(error))
             return False
         finally:
