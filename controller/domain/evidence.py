@@ -1,7 +1,5 @@
 """What is asked of a source, what it saw, and what the judge made of it."""
 
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -51,8 +49,6 @@ class Reading(Struct, frozen=True, kw_only=True):
     failure: str | None = None
 
 
-Readings = Mapping[Question, Reading]
-
 Outcome = Literal["pass", "breach", "too_few", "no_data", "error", "inconclusive", "not_applicable"]
 
 
@@ -84,10 +80,3 @@ class Verdict(Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         return f"{self.policy}/{self.rule}"
-
-
-class Measured(Struct, frozen=True, kw_only=True):
-    """One batch of readings and when it was asked for."""
-
-    at: datetime
-    readings: Readings
