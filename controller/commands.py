@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from controller.access import Actor
@@ -20,6 +21,7 @@ from controller.domain.consequences import basis
 from controller.domain.decide import Decision, stage_holding, step_back
 from controller.domain.explain import explanation, plan_summary, run_status
 from controller.domain.flag import Observation, Unknown
+from controller.domain.pins import pins
 from controller.domain.plan import Approval, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.quantities import exposure_text
@@ -51,8 +53,8 @@ class Commands:
         latest = await self._store.latest_run(plan)
         if latest is not None and latest[0].active:
             raise Conflict(f"{latest[0].id} is {latest[0].phase}; a flag has one active run")
-        policies = await self._policies(definition)
-        bind_all(definition, policies.values())
+        policies = await self._policy_revisions(definition)
+        bind_all(definition, [one.policy for one in policies.values()])
         await self._startable(definition)
         now = self._clock.now()
         run = Run(
@@ -60,7 +62,7 @@ class Commands:
             plan=plan,
             number=0,
             plan_revision=revision.revision,
-            policy_revisions=await self._revisions(definition),
+            policy_revisions={name: one.revision for name, one in policies.items()},
             flag=flag,
             author=revision.author,
             started_by=actor.name,
@@ -68,7 +70,9 @@ class Commands:
             status="waiting for a healthy baseline",
         )
         why = f"{plan} was authorised to start" + (f": {note}" if note else "")
-        await self._store.create_run(run, self._entry(actor, "authorise", flag.environment, plan, why))
+        entry = self._entry(actor, "authorise", flag.environment, plan, why)
+        pinned = {"pinned": msgspec.to_builtins(pins(revision, policies))}
+        await self._store.create_run(run, replace(entry, details=pinned))
         return await self.status(plan)
 
     async def advance(self, plan: str, actor: Actor, note: str) -> RunStatus:
@@ -159,8 +163,8 @@ class Commands:
         """Move the active run to the newest revisions. Bake restarts; other rules or approvals need two people."""
         run, definition, _, observations = await self._operable(plan, actor, "adopt")
         newest = await self._plan(plan)
-        policies = await self._policies(newest.plan)
-        revisions = await self._revisions(newest.plan)
+        policies = await self._policy_revisions(newest.plan)
+        revisions = {name: one.revision for name, one in policies.items()}
         if (newest.revision, revisions) == (run.plan_revision, run.policy_revisions):
             raise Conflict(f"{run.id} already follows the newest revisions")
         if newest.plan.spec.flag != run.flag or newest.plan.spec.serve != definition.spec.serve:
@@ -171,7 +175,7 @@ class Commands:
         if run.exposure not in shares:
             raise Refused(f"{exposure_text(run.exposure)}, where {run.id} is now, is no stage of the new plan")
         before = bind_all(definition, (await self._pinned(run)).values())
-        after = bind_all(newest.plan, policies.values())
+        after = bind_all(newest.plan, [one.policy for one in policies.values()])
         if before != after or _gates(definition, run) != _gates(newest.plan, run):
             await self._second_person(run, newest, actor)
         decision = replace(
@@ -185,7 +189,8 @@ class Commands:
             "confirmed_at": None,
             "approval": None,
         }
-        await self._carry_out(run, definition, decision, observations, actor, extra=extra)
+        pinned = {"pinned": msgspec.to_builtins(pins(newest, policies))}
+        await self._carry_out(run, definition, decision, observations, actor, extra=extra, details=pinned)
         return await self.status(plan)
 
     async def _second_person(self, run: Run, newest: PlanRevision, actor: Actor) -> None:
@@ -247,12 +252,6 @@ class Commands:
         if found is None:
             raise NotFound(f'no plan is called "{name}"; rampart list shows them all')
         return found
-
-    async def _policies(self, plan: RolloutPlan) -> dict[str, GuardrailPolicy]:
-        return {name: one.policy for name, one in (await self._policy_revisions(plan)).items()}
-
-    async def _revisions(self, plan: RolloutPlan) -> dict[str, int]:
-        return {name: one.revision for name, one in (await self._policy_revisions(plan)).items()}
 
     async def _policy_revisions(self, plan: RolloutPlan) -> dict[str, Any]:
         found = {use.policy: await self._store.policy(use.policy) for use in plan.spec.guardrails}
