@@ -5,12 +5,12 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from time import monotonic
 from types import FrameType
 
@@ -19,25 +19,23 @@ import uvicorn
 import uvloop
 
 from controller import __version__, access, api, channels, delivery, lastknown, providers, sources, telemetry
-from controller.announcer import Announcer
-from controller.commands import Commands
 from controller.doctor import Doctor
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import SCOPES, FlagConfig, Token
-from controller.domain.plan import FlagRef
+from controller.domain.catalogue import SCOPES, Replica, Token
 from controller.domain.status import Check
+from controller.engine import Engine
 from controller.errors import RampartError, SettingsError, StoreUnavailable
-from controller.journal import Journal
-from controller.killer import Killer
-from controller.lastknown import KnownFlag, LastKnown
-from controller.reconciler import Reconciler
+from controller.journal import FileDisk, Journal
+from controller.lastknown import LastKnown
+from controller.peers import HttpPeers
 from controller.registrar import Registrar
-from controller.scheduler import Scheduler
-from controller.settings import BuiltinProviderSettings, Settings, secret_file
+from controller.scheduler import Pace
+from controller.settings import Settings, secret_file
 from controller.snapshot import FlagBoard, VersionClock
 from controller.store.embedded import EmbeddedPostgres
 from controller.store.migrations import migrate as run_migrations
 from controller.store.postgres import PostgresStore
+from controller.timers import ApschedulerTimers
 
 log = structlog.get_logger()
 
@@ -45,6 +43,7 @@ SYNC_SECONDS = 2.0
 REMEMBER_SECONDS = 0.25
 ANNOUNCE_SECONDS = 1.0
 CONNECT_RETRY_SECONDS = 1.0
+RENEWALS_PER_LEASE = 4
 SWITCH_SECONDS = 0.0005
 """How long a worker thread that parses may keep the event loop, and with it a kill, waiting at each turn."""
 
@@ -54,6 +53,8 @@ COLLECT_SECONDS = 60.0
 thousand and hold no cycles; walking through all of them stops everything, a kill too: once a minute is enough."""
 
 LAST_KNOWN = "last-known.json"
+JOURNAL = "kills.journal"
+REPLICA = "replica"
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file name
 
 
@@ -71,15 +72,19 @@ class Rampart:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = SystemClock()
+        self.chance = Random()
         self.data = settings.data_path
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self.replica = Replica(name=lastknown.replica_name(self.data / REPLICA), version=__version__)
+        self.owner = f"{self.replica.name}/{uuid.uuid4().hex[:8]}"
         self.metrics = telemetry.Metrics()
-        self.journal = Journal(self.data / "kills.journal")
+        self.journal = Journal(FileDisk(self.data / JOURNAL))
         self.journal.open()
         self.embedded: EmbeddedPostgres | None = None
         self.store = PostgresStore(
-            pool_size=settings.database.pool_size, timeout_seconds=settings.database.timeout_seconds
+            pool_size=settings.database.pool_size,
+            timeout_seconds=settings.database.timeout_seconds,
+            pooled=settings.database.pooled,
         )
         self.tokens = access.TokenBook()
         self.sdk_keys = delivery.SdkKeyBook()
@@ -87,55 +92,42 @@ class Rampart:
             VersionClock(clock=self.clock, floor=self.journal.floor, reserve=self.journal.reserve)
         )
         self.providers = {
-            name: providers.build(name, one, store=self.store, board=self.board, replica=self.owner)
+            name: providers.build(name, one, store=self.store, board=self.board, replica=self.replica.name)
             for name, one in settings.providers.items()
         }
         self.sources = {name: sources.build(name, one, self.clock) for name, one in settings.sources.items()}
-        self._wire_engine()
+        self.peers = HttpPeers(settings.peers, own=self.replica.name)
+        self.engine = self._engine()
+        self.killer = self.kills = self.engine.killer
+        self.presence = self.engine.presence
+        self.commands = self.engine.commands
+        self.scheduler = self.engine.scheduler
+        self.registrar = Registrar(self.store, self.providers, settings, self.clock, applied=self._sync)
         self._saved: LastKnown | None = None
         self._remembering = asyncio.Lock()
         self._remembered = 0
         self._connecting: asyncio.Task[None] | None = None
         self._connected = False
 
-    def _wire_engine(self) -> None:
+    def _engine(self) -> Engine:
         settings = self.settings
-        self.killer = Killer(
-            journal=self.journal,
-            store=self.store,
-            providers=self.providers,
-            clock=self.clock,
-            metrics=self.metrics,
-            provider_timeout_seconds=settings.engine.provider_timeout_seconds,
-            remember=self._remember,
-        )
-        self.kills = self.killer
-        self.reconciler = Reconciler(
+        pace = Pace(tick=settings.engine.poll_seconds, renew=settings.engine.lease_seconds / RENEWALS_PER_LEASE)
+        return Engine(
+            replica=self.replica,
             owner=self.owner,
             store=self.store,
             sources=self.sources,
             providers=self.providers,
-            killer=self.killer,
-            clock=self.clock,
-            metrics=self.metrics,
-            settings=settings.engine,
-        )
-        self.commands = Commands(self.reconciler, settings.groups)
-        self.registrar = Registrar(self.store, self.providers, settings, self.clock, applied=self._sync)
-        self.announcer = Announcer(
-            store=self.store,
             channels={name: channels.build(name, one) for name, one in settings.channels.items()},
+            journal=self.journal,
+            peers=self.peers,
+            board=self.board,
             clock=self.clock,
+            timers=ApschedulerTimers(self.chance),
             metrics=self.metrics,
-        )
-        self.scheduler = Scheduler(
-            store=self.store,
-            reconciler=self.reconciler,
-            killer=self.killer,
-            clock=self.clock,
-            metrics=self.metrics,
-            poll_seconds=settings.engine.poll_seconds,
-            lease_seconds=settings.engine.lease_seconds,
+            settings=settings,
+            pace=pace,
+            remember=self._remember,
         )
 
     # — start and stop —
@@ -147,7 +139,8 @@ class Rampart:
             self._saved = known
             self.tokens.load(known.tokens)
             self.sdk_keys.load(known.sdk_keys)
-            self.killer.learn(known.known, self._builtin_flags(known.flags))
+            self.killer.learn(known.known, self.engine.flags_of(known.flags))
+            self.killer.meet(known.replicas)
             self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
         self.killer.resume_journal()
         for source in self.sources.values():
@@ -162,9 +155,10 @@ class Rampart:
             await asyncio.wait([self._connecting])
         await self.scheduler.stop()
         if self._connected:
-            with contextlib.suppress(StoreUnavailable):  # the leases end by themselves
-                await self.store.release(self.owner)
-        await self.announcer.close()
+            with contextlib.suppress(StoreUnavailable):  # leases and check-ins end by themselves
+                await self.engine.leave()
+        await self.engine.announcer.close()
+        await self.peers.close()
         for source in self.sources.values():
             await source.close()
         for provider in self.providers.values():
@@ -183,17 +177,21 @@ class Rampart:
                 self._connected = True
             except (StoreUnavailable, OSError) as error:
                 log.warning("database_away", error=str(error))
-                await asyncio.sleep(CONNECT_RETRY_SECONDS)
+                await asyncio.sleep(self._pause())
             except Exception as error:
                 # Not a reason to stop serving and killing, but one to say: nobody else waits for this task.
                 log.exception("database_unusable", error=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(CONNECT_RETRY_SECONDS)
+                await asyncio.sleep(self._pause())
         self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
         self.scheduler.every(REMEMBER_SECONDS, "remember", self._remember_flags)
-        self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.announcer.announce)
+        self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.engine.announce)
         self.scheduler.every(COLLECT_SECONDS, "collect", _collect)
         gc.freeze()  # what is here now stays: no collection needs to walk through it
-        log.info("ready", replica=self.owner)
+        log.info("ready", replica=self.replica.name)
+
+    def _pause(self) -> float:
+        """Between attempts, so that replicas that lost a database together do not all come back at once."""
+        return self.chance.uniform(0.1, CONNECT_RETRY_SECONDS)
 
     async def _open_database(self) -> None:
         database = self.settings.database
@@ -209,7 +207,7 @@ class Rampart:
 
     async def _prepare(self) -> None:
         await self._first_token()
-        await self.killer.forgotten()  # before any flag is served: a kill may be known to the database alone
+        await self.presence.check_in()  # before any flag is served: a kill may be known to the database alone
         await self._sync()
 
     async def _first_token(self) -> None:
@@ -257,21 +255,8 @@ class Rampart:
         """Also what other replicas changed. Kills stay laid over whatever the database says of a flag."""
         self.tokens.load(await self.store.tokens())
         self.sdk_keys.load(await self.store.sdk_keys())
-        plans = [revision.plan for revision in await self.store.plans()]
-        configs = await self.store.flag_configs()
-        self.killer.learn(
-            [KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans],
-            self._builtin_flags(configs),
-        )
-        self.board.load(configs, [held.kill for held in self.killer.in_force()])
-        await self.board.versions.secure()
-        self.reconciler.forget_ended()
-        self.metrics.audit_head((await self.store.audit_head())[0])
+        await self.engine.refresh()
         await self._remember()
-
-    def _builtin_flags(self, configs: Iterable[FlagConfig]) -> list[FlagRef]:
-        names = [name for name, one in self.settings.providers.items() if isinstance(one, BuiltinProviderSettings)]
-        return [FlagRef(provider=name, environment=c.environment, key=c.key) for name in names for c in configs]
 
     async def _remember_flags(self) -> None:
         """Soon after a change: a step back should not be undone by a crash while the database is away."""
@@ -287,6 +272,7 @@ class Rampart:
                 sdk_keys=self.sdk_keys.all(),
                 flags=list(self.board.configs()),
                 known=self.killer.known(),
+                replicas=self.killer.others(),
             )
             if state == self._saved:
                 self._remembered = revision
@@ -301,9 +287,7 @@ class Rampart:
     # — what the API asks of the whole —
 
     def readiness(self) -> Sequence[str]:
-        reasons = (
-            [] if self.scheduler.store_answers else ["the database does not answer, or its kills are not merged"]
-        )
+        reasons = [] if self.presence.merged else ["the database does not answer, or its kills are not merged"]
         if not self.board.ready:
             reasons.append("no flags are known yet")
         return reasons
@@ -315,7 +299,7 @@ class Rampart:
         return await Doctor(
             database="embedded PostgreSQL" if self.embedded else "PostgreSQL",
             store=self.store,
-            journal=self.journal.path,
+            journal=self.data / JOURNAL,
             sources=self.sources,
             providers=self.providers,
         ).examine()

@@ -61,6 +61,10 @@ class KillInForce(Conflict):
     pass
 
 
+class RaisesBlocked(Conflict):
+    pass
+
+
 class Unavailable(RampartError):
     pass
 

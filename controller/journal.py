@@ -10,27 +10,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from controller.domain.catalogue import Kill
-from controller.domain.plan import Serve
+from controller.domain.catalogue import Head, KillRecord
+from controller.ports import Disk
 
 log = structlog.get_logger()
 
 VERSION_BLOCK = 60_000
 """Versions are reserved a minute ahead (they are milliseconds), so that one append serves many writes."""
-
-
-class KillRecord(Struct, frozen=True, kw_only=True, tag="kill"):
-    """An accepted kill, with all that its audit row will say when the database is back."""
-
-    kill: Kill
-    serve: Serve | None = None
-    details: dict[str, Any] = {}
 
 
 class ResetRecord(Struct, frozen=True, kw_only=True, tag="reset"):
@@ -43,7 +34,13 @@ class FloorRecord(Struct, frozen=True, kw_only=True, tag="floor"):
     version: int
 
 
-Record = KillRecord | ResetRecord | FloorRecord
+class HeadRecord(Struct, frozen=True, kw_only=True, tag="head"):
+    """The end of the audit log as this replica saw it last."""
+
+    head: Head
+
+
+Record = KillRecord | ResetRecord | FloorRecord | HeadRecord
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
@@ -52,68 +49,34 @@ _decode = msgspec.json.Decoder(Record).decode
 class Journal:
     """`kills` are those accepted and not reset, by id; `floor` is the highest version ever reserved."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
         self.kills: dict[str, KillRecord] = {}
         self.floor = 0
-        self._file = -1
-        # Its own thread: an fsync that hangs must not take a worker that anything else waits for.
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self.head = Head()
 
     def open(self) -> None:
         """Read what is there, rewrite it compactly, and be ready to append. Raises OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            for record in read(self.path):
-                self._remember(record)
-        compact = self.path.with_suffix(".new")
-        handle = os.open(compact, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            kept: list[Record] = [FloorRecord(version=self.floor), *self.kills.values()]
-            _write_all(handle, b"".join(map(frame, kept)))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        compact.replace(self.path)
-        _sync_directory(self.path.parent)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        for record in read(self._disk.read()):
+            self._remember(record)
+        kept: list[Record] = [FloorRecord(version=self.floor), *self.kills.values()]
+        if self.head.sequence:
+            kept.append(HeadRecord(head=self.head))
+        self._disk.rewrite(b"".join(map(frame, kept)))
 
     async def append(self, record: Record) -> bool:
         """True once the record is on disk. A failure is reported, never raised: it must not delay a kill."""
         self._remember(record)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, self._append, record)
+        return await self._disk.append(frame(record))
 
-    def reserve(self, version: int) -> None:
-        """Make sure no version up to this one is issued again, whatever happens. Blocks for one fsync a minute."""
+    async def reserve(self, version: int) -> bool:
+        """Make sure no version up to this one is issued again, whatever happens. Waits for the disk once a minute."""
         if version <= self.floor:
-            return
-        record = FloorRecord(version=version + VERSION_BLOCK)
-        self._remember(record)
-        self._writer.submit(self._append, record).result()
+            return True
+        return await self.append(FloorRecord(version=version + VERSION_BLOCK))
 
     def close(self) -> None:
-        self._writer.shutdown(wait=True)
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def _append(self, record: Record) -> bool:
-        try:
-            _write_all(self._file, frame(record))
-            os.fsync(self._file)
-        except OSError as error:
-            log.error("journal_append_failed", path=str(self.path), error=str(error))
-            self._end_torn_line()
-            return False
-        return True
-
-    def _end_torn_line(self) -> None:
-        # Whatever half of a record reached the file must not swallow the next one.
-        try:
-            _write_all(self._file, b"\n")
-        except OSError as error:
-            log.error("journal_unwritable", path=str(self.path), error=str(error))
+        self._disk.close()
 
     def _remember(self, record: Record) -> None:
         match record:
@@ -124,6 +87,8 @@ class Journal:
                 self.kills.pop(kill_id, None)
             case FloorRecord(version=version):
                 self.floor = max(self.floor, version)
+            case HeadRecord(head=head):
+                self.head = head
 
 
 def frame(record: Record) -> bytes:
@@ -131,9 +96,9 @@ def frame(record: Record) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def read(path: Path, report: Callable[..., object] = log.warning) -> Iterator[Record]:
+def read(content: bytes, report: Callable[..., object] = log.warning) -> Iterator[Record]:
     """Every record that verifies, in order."""
-    lines = path.read_bytes().split(b"\n")
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
@@ -144,7 +109,59 @@ def read(path: Path, report: Callable[..., object] = log.warning) -> Iterator[Re
                 continue
         except (ValueError, msgspec.DecodeError, msgspec.ValidationError):
             pass  # reported below, together with a checksum that does not fit
-        report("journal_line_unreadable", path=str(path), line=number, torn=number == len(lines))
+        report("journal_line_unreadable", line=number, torn=number == len(lines))
+
+
+class FileDisk:
+    """Implements `ports.Disk` on a local file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = -1
+        # Its own thread: an fsync that hangs must not take a worker that anything else waits for.
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+
+    def read(self) -> bytes:
+        return self._path.read_bytes() if self._path.exists() else b""
+
+    def rewrite(self, content: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _write_all(handle, content)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        fresh.replace(self._path)
+        _sync_directory(self._path.parent)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+
+    async def append(self, line: bytes) -> bool:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._append, line)
+
+    def close(self) -> None:
+        self._writer.shutdown(wait=True)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _append(self, line: bytes) -> bool:
+        try:
+            _write_all(self._file, line)
+            os.fsync(self._file)
+        except OSError as error:
+            log.error("journal_append_failed", path=str(self._path), error=str(error))
+            self._end_torn_line()
+            return False
+        return True
+
+    def _end_torn_line(self) -> None:
+        # Whatever half of a record reached the file must not swallow the next one.
+        try:
+            _write_all(self._file, b"\n")
+        except OSError as error:
+            log.error("journal_unwritable", path=str(self._path), error=str(error))
 
 
 def _write_all(handle: int, data: bytes) -> None:

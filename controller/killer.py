@@ -1,7 +1,7 @@
 """The kill path. It needs no lease, no database, no metric source and no other replica.
 
-accept from memory → journal (fsync) → provider, with the database at the same time → read back → answer.
-What is not confirmed is tried again, at most a second apart, until it is read back as off.
+accept from memory → journal (fsync), provider, database and the other replicas at the same time → read back →
+answer. What is not confirmed is tried again, at most a second apart, until it is read back as off.
 """
 
 import asyncio
@@ -13,12 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import structlog
-from msgspec import Struct
 
 from controller.access import Actor
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import Kill
-from controller.domain.flag import FlagKill, FlagState, Unknown
+from controller.domain.catalogue import Kill, KillRecord, PeerAnswer
+from controller.domain.flag import FlagState, Unknown
 from controller.domain.plan import FlagRef, Serve
 from controller.domain.status import KillReceipt, KillStatus
 from controller.errors import (
@@ -30,9 +29,10 @@ from controller.errors import (
     StoreUnavailable,
 )
 from controller.faultpoints import reach
-from controller.journal import Journal, KillRecord, ResetRecord
+from controller.held import Held, is_off
+from controller.journal import Journal, ResetRecord
 from controller.lastknown import KnownFlag
-from controller.ports import Clock, FlagProvider, Store
+from controller.ports import Clock, FlagProvider, Peers, Store
 from controller.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -43,27 +43,11 @@ ANSWER_WITHIN_SECONDS = 2.0
 STORE_WAIT_SECONDS = 0.05
 """How long an answer waits for the database row. The row itself is tried without end."""
 
+PEERS_WAIT_SECONDS = 0.25
+"""How long the proof of a kill waits for the other replicas before it reads back without them."""
 
-class Held(Struct, kw_only=True):
-    """One kill in force. The only mutable record of this module; lost at a restart, rebuilt from the journal."""
-
-    record: KillRecord
-    durable: bool = False
-    merged: bool = False
-    lowering: bool = False
-    confirmation_stored: bool = False
-    attempts: int = 0
-    updated_at: datetime | None = None
-    confirmed_at: datetime | None = None
-    reached: list[str] = []
-
-    @property
-    def kill(self) -> Kill:
-        return self.record.kill
-
-    def command(self) -> FlagKill:
-        comment = f"Rampart kill {self.kill.id} by {self.kill.actor}: {self.kill.reason}"
-        return FlagKill(flag=self.kill.flag, kill_id=self.kill.id, serve=self.record.serve, comment=comment)
+RELEASED_KEPT = 10_000
+"""How many reset kills are remembered, so that a late word of one does not bring it back."""
 
 
 class Killer:
@@ -77,17 +61,28 @@ class Killer:
         providers: Mapping[str, FlagProvider],
         clock: Clock,
         metrics: Metrics,
+        replica: str,
+        peers: Peers,
         provider_timeout_seconds: float,
+        quiet_seconds: float,
         remember: Callable[[], Awaitable[None]],
     ) -> None:
-        """`remember` saves the last known state: what a cold start serves once the journal holds no kill."""
+        """`remember` saves the last known state: what a cold start serves once the journal holds no kill.
+
+        After `quiet_seconds` no write can be on its way any more that another replica decided before it knew.
+        """
         self._journal = journal
         self._store = store
         self._providers = providers
         self._clock = clock
         self._metrics = metrics
+        self._replica = replica
+        self._peers = peers
         self._timeout = provider_timeout_seconds
+        self._quiet_seconds = quiet_seconds
         self._remember = remember
+        self._others: frozenset[str] = frozenset()
+        self._released: dict[str, None] = {}
         self._held: dict[str, Held] = {}
         self._of_flag: dict[FlagRef, dict[str, Held]] = {}
         self._changes = 0
@@ -113,9 +108,14 @@ class Killer:
         """Take up every kill the journal holds. They count as unconfirmed until read back."""
         for record in self._journal.kills.values():
             if record.kill.id not in self._held:
-                self._hold(Held(record=record, durable=True))
-            if record.kill.cause == "policy":
-                self._automatic.append(record.kill.accepted_at)
+                self._hold(record).durable = True
+
+    def meet(self, others: Iterable[str]) -> None:
+        """The names of all other registered replicas: a kill is not called confirmed while they may still raise."""
+        self._others = frozenset(others)
+
+    def others(self) -> list[str]:
+        return sorted(self._others)
 
     def holds(self, flag: FlagRef) -> list[str]:
         """The ids of the kills that hold the flag. Asked for every run at every tick."""
@@ -129,20 +129,23 @@ class Killer:
         self._changes += 1
         self._latest[flag] = self._changes
 
-    def _hold(self, held: Held) -> Held:
+    def _hold(self, record: KillRecord) -> Held:
+        held = Held(record=record, since=self._clock.monotonic())
         self._change(held.kill.flag)
         self._held[held.kill.id] = held
         self._of_flag.setdefault(held.kill.flag, {})[held.kill.id] = held
+        if held.kill.cause == "policy":
+            self._automatic.append(held.kill.accepted_at)
         return held
 
     def in_force(self) -> list[Held]:
         return list(self._held.values())
 
     def active(self) -> list[KillStatus]:
-        return [_status(held) for held in self._held.values()]
+        return [held.status() for held in self._held.values()]
 
     def kills_of(self, flag: FlagRef) -> list[KillStatus]:
-        return [_status(held) for held in self._of_flag.get(flag, {}).values()]
+        return [held.status() for held in self._of_flag.get(flag, {}).values()]
 
     def automatic_kills(self, within_seconds: float) -> int:
         since = self._clock.now() - timedelta(seconds=within_seconds)
@@ -172,12 +175,13 @@ class Killer:
     ) -> KillReceipt:
         """Accepted from here on, whatever fails below."""
         held = self._accept(flag, actor, reason, cause, run, dict(details or {}))
+        held.telling = self._spawn(self._tell([held]))
         lowering = {self._spawn(self._write_down(held)), self._spawn(self._lower(held))}
         merging = {self._spawn(self._merge_one(held))}
         await asyncio.wait(lowering, timeout=ANSWER_WITHIN_SECONDS)
         if self._store_answers:
             await asyncio.wait(merging, timeout=STORE_WAIT_SECONDS)
-        return _receipt(held)
+        return held.receipt()
 
     async def _write_down(self, held: Held) -> None:
         reach("journal.before")
@@ -202,10 +206,7 @@ class Killer:
             cause=cause,
             run=run,
         )
-        record = KillRecord(kill=kill, serve=self._serve(flag), details=details)
-        held = self._hold(Held(record=record))
-        if cause == "policy":
-            self._automatic.append(kill.accepted_at)
+        held = self._hold(KillRecord(kill=kill, serve=self._serve(flag), details=details))
         log.warning("kill_accepted", kill_id=kill.id, flag=str(flag), actor=actor, cause=cause, reason=reason)
         return held
 
@@ -232,6 +233,40 @@ class Killer:
             )
         return [FlagRef(provider=providers[0], environment=environment, key=key)]
 
+    # — the other replicas —
+
+    async def hear(self, records: Iterable[KillRecord]) -> PeerAnswer:
+        """Another replica accepted these kills: from here on they are in force here, too."""
+        known = [record for record in records if record.kill.id not in self._released]
+        fresh = [self._hold(record) for record in known if record.kill.id not in self._held]
+        for held in fresh:
+            log.warning("kill_heard", kill_id=held.kill.id, flag=str(held.kill.flag), actor=held.kill.actor)
+            held.telling = self._spawn(self._tell([held]))
+            self._spawn(self._write_down(held))
+            self._spawn(self._merge_one(held))
+        if fresh:
+            # Whoever asked wants to know what is held here, not how long our provider takes.
+            await asyncio.wait({self._spawn(self._lower(held)) for held in fresh}, timeout=STORE_WAIT_SECONDS)
+        held_here = [self._held[record.kill.id] for record in known if record.kill.id in self._held]
+        return PeerAnswer(
+            replica=self._replica,
+            holds=tuple(held.kill.id for held in held_here),
+            writing=tuple(held.kill.id for held in held_here if self._writes.get(held.kill.flag)),
+        )
+
+    async def _tell(self, kills: Sequence[Held]) -> None:
+        for answer in await self._peers.tell([held.record for held in kills]):
+            for held in kills:
+                if held.kill.id in answer.holds:
+                    held.heard.add(answer.replica)
+                    if held.kill.id not in answer.writing:
+                        held.landed.add(answer.replica)
+
+    def _quiet(self, held: Held) -> bool:
+        """Whether no other replica can have a write on its way that it decided before it knew of the kill."""
+        long_ago = self._clock.monotonic() - held.since >= self._quiet_seconds
+        return long_ago or not self._others - held.landed
+
     # — towards off, and the proof of it —
 
     async def _lower(self, held: Held) -> None:
@@ -253,20 +288,24 @@ class Killer:
         held.attempts += 1
         try:
             async with asyncio.timeout(self._timeout):
-                held.reached = list(await provider.kill(held.command()))
+                held.reached = tuple(await provider.kill(held.command()))
                 held.updated_at = self._clock.now()
+                if held.telling is not None and not held.telling.done():
+                    await asyncio.wait({held.telling}, timeout=PEERS_WAIT_SECONDS)
                 if await self._writes_landed(flag):
                     await provider.kill(held.command())
+                quiet = self._quiet(held)
                 seen = (await provider.observe([flag])).get(flag, Unknown("the provider did not answer for it"))
         except (ProviderUnavailable, TimeoutError) as error:
             log.warning(
                 "kill_not_confirmed", flag=str(flag), kill_id=held.kill.id, error=str(error) or "timed out"
             )
             return
-        if isinstance(seen, FlagState) and is_off(seen):
+        if isinstance(seen, FlagState) and is_off(seen) and quiet:
             self._confirm(held)
         else:
-            log.warning("kill_not_confirmed", flag=str(flag), kill_id=held.kill.id, seen=repr(seen))
+            silent = [] if quiet else sorted(self._others - held.landed)
+            log.warning("kill_not_confirmed", flag=str(flag), kill_id=held.kill.id, seen=repr(seen), silent=silent)
 
     def _confirm(self, held: Held) -> None:
         if held.confirmed_at is None:
@@ -311,6 +350,9 @@ class Killer:
         open_kills = [held for held in self.in_force() if held.confirmed_at is None]
         oldest = min((held.kill.accepted_at for held in open_kills), default=None)
         self._metrics.kill_unconfirmed((self._clock.now() - oldest).total_seconds() if oldest else 0.0)
+        untold = [held for held in self.in_force() if self._others - held.landed and not held.confirmed_at]
+        if untold:
+            await self._tell(untold)
         await asyncio.gather(*(self._lower(held) for held in open_kills))
 
     async def sweep(self) -> None:
@@ -364,9 +406,9 @@ class Killer:
         active = {one.kill.id: one for one in await self._store.active_kills()}
         for kill_id, one in active.items():
             if kill_id not in self._held:
-                record = KillRecord(kill=one.kill, serve=self._serve(one.kill.flag))
-                held = self._hold(Held(record=record, merged=True))
-                held.durable = await self._journal.append(record)
+                held = self._hold(KillRecord(kill=one.kill, serve=self._serve(one.kill.flag)))
+                held.merged = True
+                held.durable = await self._journal.append(held.record)
                 await self._lower(held)
         for held in recorded:
             if held.kill.id not in active and held.kill.id in self._held:
@@ -374,7 +416,7 @@ class Killer:
 
     async def _merge_one(self, held: Held) -> bool:
         try:
-            await self._store.record_kill(held.kill, _entry(held))
+            await self._store.record_kill(held.kill, held.entry())
         except StoreUnavailable as error:
             self._store_answers = False
             log.warning("kill_not_merged", kill_id=held.kill.id, error=str(error))
@@ -383,10 +425,13 @@ class Killer:
         held.merged = True
         return True
 
+    def all_merged(self) -> bool:
+        return all(held.merged for held in self._held.values())
+
     async def forgotten(self) -> None:
-        """After a reconnect the database may have lost what it once confirmed: merge everything again."""
+        """Another life of the database may have lost what it once confirmed: merge everything again."""
         for held in self._held.values():
-            held.merged = False
+            held.merged = held.confirmation_stored = False
         await self.merge()
 
     # — reset —
@@ -441,11 +486,23 @@ class Killer:
             flag=str(flag),
             details={"kill_ids": [held.kill.id for held in covered]},
         )
+        await self._settle(covered)
         await self._store.reset_kills(flag, [held.kill.id for held in covered], entry)
-        statuses = [_status(held) for held in covered]
+        statuses = [held.status() for held in covered]
         for held in covered:
             await self._let_go(held)
         return statuses
+
+    async def _settle(self, covered: Iterable[Held]) -> None:
+        """Before the reset, because after it a new run may begin: from then on nothing of this kill is written."""
+        for held in covered:
+            provider = self._providers.get(held.kill.flag.provider)
+            if provider is not None:
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        await provider.settle_kill(held.command())
+                except TimeoutError as error:
+                    raise ProviderUnavailable("the provider did not answer in time; try again") from error
 
     async def _let_go(self, held: Held) -> None:
         """The journal forgets last: dying in between, the flag is held down once too often, not too little."""
@@ -453,17 +510,21 @@ class Killer:
         if provider is not None:
             try:
                 async with asyncio.timeout(self._timeout):
-                    await provider.release_kill(held.command())
+                    await provider.forget_kill(held.command())
             except (RampartError, TimeoutError) as error:
                 log.warning("kill_not_released", kill_id=held.kill.id, error=str(error) or "timed out")
                 return
-        await self._remember()
+        # No wait since the provider let go: whoever reloads flags must not find the kill in force again.
         self._change(held.kill.flag)
         self._held.pop(held.kill.id, None)
         of_flag = self._of_flag.get(held.kill.flag, {})
         of_flag.pop(held.kill.id, None)
         if not of_flag:
             self._of_flag.pop(held.kill.flag, None)
+        self._released[held.kill.id] = None
+        if len(self._released) > RELEASED_KEPT:
+            del self._released[next(iter(self._released))]
+        await self._remember()
         await self._journal.append(ResetRecord(kill_id=held.kill.id))
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
@@ -471,53 +532,3 @@ class Killer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def is_off(seen: FlagState) -> bool:
-    """Nobody gets the rollout variation: off, or on with no share and none of our rules."""
-    return not seen.enabled or (seen.exposure == 0 and not seen.audience)
-
-
-def _status(held: Held) -> KillStatus:
-    kill = held.kill
-    return KillStatus(
-        kill_id=kill.id,
-        flag=kill.flag,
-        accepted_at=kill.accepted_at,
-        actor=kill.actor,
-        reason=kill.reason,
-        confirmed_at=held.confirmed_at,
-        run=kill.run,
-    )
-
-
-def _receipt(held: Held) -> KillReceipt:
-    kill = held.kill
-    return KillReceipt(
-        kill_id=kill.id,
-        flag=kill.flag,
-        accepted_at=kill.accepted_at,
-        durable=held.durable,
-        provider_updated_at=held.updated_at,
-        confirmed_at=held.confirmed_at,
-        replicas=held.reached,
-        run=kill.run,
-    )
-
-
-def _entry(held: Held) -> AuditEntry:
-    """The same entry however often it is merged: its id is the kill's."""
-    kill = held.kill
-    return AuditEntry(
-        id=kill.id,
-        at=kill.accepted_at,
-        actor=kill.actor,
-        action="kill",
-        cause=kill.cause,
-        subject=str(kill.flag),
-        environment=kill.flag.environment,
-        reason=kill.reason if kill.cause == "policy" else f"killed by {kill.actor}: {kill.reason}",
-        flag=str(kill.flag),
-        run=kill.run,
-        details={"kill_id": kill.id, **held.record.details},
-    )

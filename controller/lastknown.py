@@ -4,6 +4,8 @@ Digests, never secrets. One file, replaced atomically; an unreadable one is repo
 """
 
 import os
+import socket
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -29,6 +31,7 @@ class LastKnown(Struct, frozen=True, kw_only=True):
     sdk_keys: list[SdkKey] = []
     flags: list[FlagConfig] = []
     known: list[KnownFlag] = []
+    replicas: list[str] = []
 
 
 def load(path: Path) -> LastKnown | None:
@@ -50,3 +53,12 @@ def save(path: Path, state: LastKnown) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def replica_name(path: Path) -> str:
+    """The name of this data directory among the replicas, made at its first start. Raises OSError."""
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        fresh.write_text(f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}\n")
+        fresh.replace(path)
+    return path.read_text().strip()

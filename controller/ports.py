@@ -3,18 +3,23 @@
 A plug reports what it saw or did. It never judges, never retries a raise, never invents a missing value.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from controller.domain.audit import AuditEntry, AuditRow
 from controller.domain.catalogue import (
     ActiveKill,
+    Barrier,
     Claim,
     FlagConfig,
     Kill,
+    KillRecord,
+    PeerAnswer,
     PlanRevision,
     PolicyRevision,
+    Replica,
+    Roll,
     SdkKey,
     Token,
     Transition,
@@ -65,8 +70,11 @@ class FlagProvider(Protocol):
     async def kill(self, kill: FlagKill) -> Sequence[str]:
         """Serve the fallback to everyone. Returns whom it reached. Needs no store. Raises ProviderUnavailable."""
 
-    async def release_kill(self, kill: FlagKill) -> None:
-        """A reset covers this kill: leave the flag off by ordinary means, then stop holding it down."""
+    async def settle_kill(self, kill: FlagKill) -> None:
+        """A reset is about to cover this kill: leave the flag off by ordinary means, still held down."""
+
+    async def forget_kill(self, kill: FlagKill) -> None:
+        """A reset covers this kill: stop holding the flag down. Writes nothing, so that no new run is hit."""
 
     async def close(self) -> None: ...
 
@@ -78,6 +86,44 @@ class Channel(Protocol):
         """Raises Unavailable when it should be tried again."""
 
     async def close(self) -> None: ...
+
+
+class Peers(Protocol):
+    """The other replicas, asked directly: the way for kills that needs no database."""
+
+    async def tell(self, kills: Sequence[KillRecord]) -> Sequence[PeerAnswer]:
+        """Whoever answered in time. Never raises: who is silent is missing in the answer."""
+
+    async def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """One append-only file that survives a crash of the process."""
+
+    def read(self) -> bytes:
+        """Everything written so far; the last line may be torn. Raises OSError."""
+
+    def rewrite(self, content: bytes) -> None:
+        """Replace the content atomically, and be ready to append. Raises OSError."""
+
+    async def append(self, line: bytes) -> bool:
+        """True once the line is on disk. Lines keep their order. A failure is reported, never raised."""
+
+    def close(self) -> None: ...
+
+
+class Timers(Protocol):
+    """Calls work again and again, each never twice at once; one that is late runs once, not as often as missed."""
+
+    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """`work` handles its own failures."""
+
+    def now(self, name: str) -> None:
+        """Run it once more as soon as possible: something happened that it waits for."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class Store(Protocol):
@@ -114,10 +160,13 @@ class Store(Protocol):
     async def commit(self, transition: Transition) -> int:
         """State, audit entry and outbox together; returns the audit sequence.
 
-        Guarded by run version, by lease epoch (when given) and, for a raise, by the flag's kill epoch in the
-        same statement. Raises Conflict, StaleLease or KillInForce; nothing has happened then. After
-        StoreUnavailable the outcome is unknown: ask `committed`.
+        Guarded by run version, by lease epoch (when given) and, for a raise, by the flag's kill epoch and the
+        presence of every registered replica, in the same statement. Raises Conflict, StaleLease, KillInForce or
+        RaisesBlocked; nothing has happened then. After StoreUnavailable the outcome is unknown: ask `committed`.
         """
+
+    async def check_raise(self, run: Run, lease_epoch: int) -> None:
+        """Whether a raise that was committed may still be written again. Raises what `commit` would."""
 
     async def committed(self, entry_id: str) -> int | None:
         """The audit sequence of that entry, or None when it never happened."""
@@ -140,7 +189,27 @@ class Store(Protocol):
     async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
         """Returns the ids that were in force and are covered. Raises Conflict when one named is unknown."""
 
-    async def kill_epoch(self, flag: FlagRef) -> int: ...
+    # — replicas —
+    async def check_in(self, replica: Replica, *, life: str, valid_seconds: float, remembered: int) -> Roll:
+        """All kills of that replica's journal are in this life of the database; register it, or refresh it.
+
+        Changes nothing when the database lives another life by now (`Roll.counted`). Valid on database time.
+        """
+
+    async def check_out(self, name: str) -> None:
+        """The replica stops with everything merged: nobody waits for it."""
+
+    async def raise_barrier(self, barrier: Barrier, entry: AuditEntry) -> bool:
+        """Block all raises, audited. False: this barrier was raised before, whether released since or not."""
+
+    async def release_raises(self, entry: AuditEntry) -> Sequence[str]:
+        """A person takes it on: forget the absent replicas and lower the barriers, audited when there were any.
+
+        Returns what was released, by name.
+        """
+
+    async def lead(self, task: str, owner: str, *, lease_seconds: float) -> bool:
+        """Take or keep the lease of a task that one replica at a time does, such as announcing."""
 
     # — tokens, SDK keys, built-in flags —
     async def save_token(self, token: Token, entry: AuditEntry) -> None: ...

@@ -7,7 +7,7 @@ foreign call is made inside a transaction, and nothing is applied whose commit i
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from controller.errors import (
     Conflict,
     KillInForce,
     ProviderUnavailable,
+    RaisesBlocked,
     Refused,
     SourceUnavailable,
     StoreUnavailable,
@@ -84,7 +85,9 @@ class Reconciler:
         clock: Clock,
         metrics: Metrics,
         settings: EngineSettings,
+        obstacles: Callable[[], tuple[str, ...]],
     ) -> None:
+        """`obstacles` say why the database lets nothing rise just now."""
         self._owner = owner
         self.store = store
         self.providers = providers
@@ -92,6 +95,7 @@ class Reconciler:
         self.clock = clock
         self._metrics = metrics
         self._settings = settings
+        self._obstacles = obstacles
         self.lookout = Lookout(
             sources=sources, providers=providers, clock=clock, metrics=metrics, settings=settings
         )
@@ -188,7 +192,7 @@ class Reconciler:
         every = poll_seconds(guardrails)
         if decision.action == "hold" or (decision.action in RAISING and self._too_old(looked, every)):
             self._show(run, plan, guardrails, observations)
-            await self._apply_again(run, plan, evidence)
+            await self._apply_again(claim, evidence)
             waiting = evidence.convergence.difference in ("settling", "apply_again", "turn_on")
             return claim, observations, min(every, SETTLING_POLL_SECONDS) if waiting else self._until_next(every)
         if decision.action == "kill" and plan.spec.mode == "enforce":
@@ -237,6 +241,7 @@ class Reconciler:
             settle_seconds=self.providers[run.flag.provider].limits.settle_seconds,
             automatic_kills=self.killer.automatic_kills(self._settings.automatic_kills_window_seconds),
             max_automatic_kills=self._settings.max_automatic_kills,
+            obstacles=self._obstacles(),
             bake_waived=bake_waived,
         )
 
@@ -272,7 +277,7 @@ class Reconciler:
         details: Mapping[str, Any] | None = None,
     ) -> Run:
         """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises."""
-        now, mark = self.clock.now(), self.killer.mark()
+        now, mark, began = self.clock.now(), self.killer.mark(), self.clock.monotonic()
         after = state_after(run, decision, now, extra or {})
         moved = (after.exposure, after.audience) != (run.exposure, run.audience)
         changed = moved or decision.action == "lower"  # what rose behind our back is written down again
@@ -289,7 +294,7 @@ class Reconciler:
         log.info("decided", run=run.id, action=decision.action, cause=decision.cause, reason=decision.text)
         self._metrics.decision(run.plan, run.flag.environment, decision.action, decision.cause)
         if changed and plan.spec.mode == "enforce":
-            await self._apply(after, share_of_run(after, plan, decision.text), mark)
+            await self._apply(after, share_of_run(after, plan, decision.text), mark=mark, began=began)
         if not after.active:
             self._forget(run.id)
         return after
@@ -304,8 +309,15 @@ class Reconciler:
                 raise
         reach("commit.after")
 
-    async def _apply(self, run: Run, change: FlagChange, mark: int) -> None:
-        """One write, unless a kill came after `mark`. Only the next observation says what the flag is then."""
+    async def _apply(self, run: Run, change: FlagChange, *, mark: int, began: float) -> None:
+        """One write, unless a kill came after `mark`. Only the next observation says what the flag is then.
+
+        `began` is when it was decided: a process that slept since then may no longer hold the run, and whoever
+        does may have gone the other way.
+        """
+        if self.clock.monotonic() - began > self._settings.lease_seconds / 2:
+            log.warning("apply_too_late", run=run.id, decided_seconds_ago=self.clock.monotonic() - began)
+            return
         memory = self._memory.get(run.id)
         if memory is not None:
             memory.applied = self.clock.monotonic()
@@ -325,14 +337,25 @@ class Reconciler:
         else:
             self._metrics.provider_request(provider, "apply", "ok")
 
-    async def _apply_again(self, run: Run, plan: RolloutPlan, evidence: Evidence) -> None:
-        mark = self._claimed.get(run.id, 0)
+    async def _apply_again(self, claim: Claim, evidence: Evidence) -> None:
+        """May raise, and commits nothing: so the database is asked what its commit would have said."""
+        run, plan = claim.run, claim.plan
+        mark, began = self._claimed.get(run.id, 0), self.clock.monotonic()
         match evidence.convergence.difference:
             case "apply_again":
-                await self._apply(run, share_of_run(run, plan, "applied again, it was not seen"), mark)
+                change: FlagChange = share_of_run(run, plan, "applied again, it was not seen")
             case "turn_on":
                 change = TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start")
-                await self._apply(run, change, mark)
+            case _:
+                return
+        rises = run.exposure > (run.confirmed_exposure or 0) or (run.audience and not run.confirmed_audience)
+        if rises:
+            try:
+                await self.store.check_raise(run, claim.lease_epoch)
+            except RaisesBlocked as error:
+                log.warning("apply_blocked", run=run.id, error=str(error))
+                return
+        await self._apply(run, change, mark=mark, began=began)
 
     async def _kill(self, run: Run, decision: Decision, details: Mapping[str, Any]) -> None:
         await self.killer.kill_flag(
@@ -425,5 +448,6 @@ class Reconciler:
             settle_seconds=self.providers[run.flag.provider].limits.settle_seconds,
             automatic_kills=self.killer.automatic_kills(self._settings.automatic_kills_window_seconds),
             max_automatic_kills=self._settings.max_automatic_kills,
+            obstacles=self._obstacles(),
             bake_waived=True,
         )

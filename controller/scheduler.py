@@ -4,26 +4,31 @@ Each job is short or bounded, never runs twice at once, and its failure is one l
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from msgspec import Struct
 
 from controller.domain.catalogue import Claim
 from controller.errors import StoreUnavailable
 from controller.killer import Killer
-from controller.ports import Clock, Store
+from controller.ports import Clock, Timers
+from controller.presence import Presence
 from controller.reconciler import Reconciler
 from controller.telemetry import Metrics
 
 log = structlog.get_logger()
 
-KILL_RETRY_SECONDS = 0.5
-KILL_SWEEP_SECONDS = 5.0
-MERGE_SECONDS = 1.0
-RENEWALS_PER_LEASE = 4
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """How often each job runs, in seconds."""
+
+    tick: float = 0.5
+    renew: float = 3.75
+    kill_retry: float = 0.5
+    kill_sweep: float = 5.0
+    check_in: float = 1.0
 
 
 class Scheduler:
@@ -32,62 +37,54 @@ class Scheduler:
     def __init__(
         self,
         *,
-        store: Store,
         reconciler: Reconciler,
         killer: Killer,
+        presence: Presence,
+        timers: Timers,
         clock: Clock,
         metrics: Metrics,
-        poll_seconds: float,
-        lease_seconds: float,
+        pace: Pace,
     ) -> None:
-        self._store = store
         self._reconciler = reconciler
         self._killer = killer
+        self._presence = presence
+        self._timers = timers
         self._clock = clock
         self._metrics = metrics
-        self._poll_seconds = poll_seconds
-        self._lease_seconds = lease_seconds
-        self._timers = AsyncIOScheduler(timezone="UTC")
-        # That a round was left out because the one before still runs is how it should be.
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._pace = pace
         self._groups: set[asyncio.Task[None]] = set()
-        self._merged = False
         self._looked_at = clock.monotonic()
 
-    @property
-    def store_answers(self) -> bool:
-        """Whether all kills known here are in the database, which is what ticks wait for."""
-        return self._merged
-
     def start(self) -> None:
-        self.every(self._poll_seconds, "tick", self._tick)
-        self.every(self._lease_seconds / RENEWALS_PER_LEASE, "renew", self._renew)
-        self.every(KILL_RETRY_SECONDS, "kill_retry", self._killer.retry)
-        self.every(KILL_SWEEP_SECONDS, "kill_sweep", self._killer.sweep)
-        self.every(MERGE_SECONDS, "merge", self._merge)
+        self.every(self._pace.tick, "tick", self._tick)
+        self.every(self._pace.renew, "renew", self._renew)
+        self.every(self._pace.kill_retry, "kill_retry", self._killer.retry)
+        self.every(self._pace.kill_sweep, "kill_sweep", self._killer.sweep)
+        self.every(self._pace.check_in, "check_in", self._presence.check_in)
         self._timers.start()
 
     def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        self._timers.add_job(
-            _guarded(name, work), "interval", seconds=seconds, id=name, max_instances=1, coalesce=True,
-            misfire_grace_time=None, next_run_time=self._clock.now(),
-        )  # fmt: skip
+        self._timers.every(seconds, name, _guarded(name, work))
+
+    def now(self, name: str) -> None:
+        """Do not wait for the interval: another replica said that there is something new."""
+        self._timers.now(name)
 
     async def stop(self) -> None:
-        self._timers.shutdown(wait=False)
+        self._timers.stop()
         if self._groups:
             await asyncio.wait(self._groups, timeout=5.0)
 
     async def _tick(self) -> None:
-        if not self._merged:
+        if not self._presence.merged:
             await self._reconciler.tick_blind()
             return
         began = self._clock.monotonic()
-        lag, self._looked_at = max(began - self._looked_at - self._poll_seconds, 0.0), began
+        lag, self._looked_at = max(began - self._looked_at - self._pace.tick, 0.0), began
         try:
             groups = await self._reconciler.claim()
         except StoreUnavailable as error:
-            self._lose(error)
+            self._presence.lose(error)
             return
         for group in groups:
             # Not awaited: a slow source or provider must not delay the other groups.
@@ -105,27 +102,8 @@ class Scheduler:
         self._metrics.tick(lag_seconds=lag, duration_seconds=duration, at=self._clock.now())
 
     async def _renew(self) -> None:
-        if self._merged:
+        if self._presence.merged:
             await self._reconciler.renew()
-
-    async def _merge(self) -> None:
-        """After an outage nothing may rise before every kill accepted meanwhile is in the database."""
-        try:
-            if self._merged:
-                await self._killer.merge()
-                return
-            await self._killer.forgotten()
-        except StoreUnavailable as error:
-            self._lose(error)
-            return
-        self._merged = all(held.merged for held in self._killer.in_force())
-        if self._merged:
-            log.info("database_answers")
-
-    def _lose(self, error: StoreUnavailable) -> None:
-        if self._merged:
-            log.error("database_lost", error=str(error))
-        self._merged = False
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

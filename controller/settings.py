@@ -40,25 +40,48 @@ class ServerSettings(Section, frozen=True):
 
 
 class DatabaseSettings(Section, frozen=True):
-    """Empty `url`: embedded PostgreSQL in `data_dir`. `bin_dir`: use these PostgreSQL binaries for it."""
+    """Empty `url`: embedded PostgreSQL in `data_dir`. `bin_dir`: use these PostgreSQL binaries for it.
+
+    `pooled`: `url` leads through a transaction pooler such as PgBouncer. `listen_url`: a direct way to the same
+    database, for being told of changes at once; without one a pooled replica asks every two seconds.
+    """
 
     url: str = ""
     url_file: str = ""
+    pooled: bool = False
+    listen_url: str = ""
+    listen_url_file: str = ""
     bin_dir: str = ""
     pool_size: int = 8
     timeout_seconds: float = 5.0
 
 
 class EngineSettings(Section, frozen=True):
-    """`poll_seconds`: how often due runs are looked for. `lease_seconds`: how long a silent replica keeps them."""
+    """`poll_seconds`: how often due runs are looked for. `lease_seconds`: how long a silent replica keeps them.
+
+    `presence_seconds`: how long after its last check-in a replica counts as there; while one is not, nothing rises.
+    """
 
     poll_seconds: float = 0.5
     lease_seconds: float = 15.0
+    presence_seconds: float = 5.0
     batch: int = 2000
     measure_timeout_seconds: float = 10.0
     provider_timeout_seconds: float = 10.0
     max_automatic_kills: int = 3
     automatic_kills_window_seconds: float = 600.0
+
+
+class PeersSettings(Section, frozen=True):
+    """The other replicas, told of kills directly. `urls` may name this replica, too; `dns` is `host:port`.
+
+    `secret_file` holds the secret all replicas share; without it a replica neither tells nor listens.
+    """
+
+    urls: list[str] = []
+    dns: str = ""
+    secret_file: str = ""
+    timeout_seconds: float = 1.0
 
 
 class BuiltinProviderSettings(Section, frozen=True, tag_field="kind", tag="builtin"):
@@ -99,6 +122,7 @@ class Settings(Section, frozen=True):
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
     engine: EngineSettings = EngineSettings()
+    peers: PeersSettings = PeersSettings()
     providers: dict[str, ProviderSettings] = msgspec.field(
         default_factory=lambda: {"main": BuiltinProviderSettings()}
     )

@@ -6,7 +6,7 @@
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -41,10 +41,10 @@ class VersionClock:
     """Versions are milliseconds since 1970, or one more than the last, whichever is higher.
 
     `floor` is the highest version that may have been issued before this process started, and `reserve` makes
-    sure that a version and all below it lie under the floor of every later process. It may block for a disk.
+    sure that a version and all below it lie under the floor of every later process. It may wait for a disk.
     """
 
-    def __init__(self, *, clock: Clock, floor: int, reserve: Callable[[int], None]) -> None:
+    def __init__(self, *, clock: Clock, floor: int, reserve: Callable[[int], Awaitable[bool]]) -> None:
         self._clock = clock
         self._last = floor
         self._reserve = reserve
@@ -54,10 +54,9 @@ class VersionClock:
         self._last = max(self._last + 1, above + 1, self._milliseconds())
         return self._last
 
-    async def secure(self) -> None:
-        """Reserve what was issued, and some more for kills to come."""
-        ahead = max(self._last, self._milliseconds()) + RESERVED_AHEAD_MS
-        await asyncio.to_thread(self._reserve, ahead)
+    async def secure(self) -> bool:
+        """Reserve what was issued, and some more for kills to come. False: the disk did not take it."""
+        return await self._reserve(max(self._last, self._milliseconds()) + RESERVED_AHEAD_MS)
 
     def _milliseconds(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

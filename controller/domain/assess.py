@@ -25,7 +25,7 @@ class Inputs(Struct, frozen=True, kw_only=True):
     """Everything from outside that one decision rests on. Durations are monotonic seconds.
 
     `elapsed` is the time since this holder's previous tick of the run (0 for a new holder), `since_apply` since
-    its latest write to the provider.
+    its latest write to the provider. `obstacles` say why the database lets no run rise, whatever its evidence.
     """
 
     now: datetime
@@ -37,6 +37,7 @@ class Inputs(Struct, frozen=True, kw_only=True):
     settle_seconds: float
     automatic_kills: int = 0
     max_automatic_kills: int = 3
+    obstacles: tuple[str, ...] = ()
     bake_waived: bool = False
 
 
@@ -121,6 +122,7 @@ def assess(run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], input
         convergence=convergence,
         automatic_kills=inputs.automatic_kills,
         max_automatic_kills=inputs.max_automatic_kills,
+        obstacles=inputs.obstacles,
         baselines_missing=missing,
         bake_waived=inputs.bake_waived,
     )

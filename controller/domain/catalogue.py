@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from controller.domain.audit import AuditEntry
-from controller.domain.plan import FlagRef, RolloutPlan
+from controller.domain.audit import GENESIS_HASH, AuditEntry
+from controller.domain.plan import FlagRef, RolloutPlan, Serve
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
 
@@ -57,7 +57,7 @@ class Transition(Struct, frozen=True, kw_only=True):
 
 
 class Kill(Struct, frozen=True, kw_only=True):
-    """A kill as accepted, the same in journal and database. `serve_*` None: the off-variation."""
+    """A kill as accepted, the same in journal and database."""
 
     id: str
     flag: FlagRef
@@ -69,10 +69,87 @@ class Kill(Struct, frozen=True, kw_only=True):
     version: int = 0
 
 
+class KillRecord(Struct, frozen=True, kw_only=True, tag="kill"):
+    """An accepted kill, with all that its audit row will say: what journals keep and replicas tell each other."""
+
+    kill: Kill
+    serve: Serve | None = None
+    details: dict[str, Any] = {}
+
+
+class PeerAnswer(Struct, frozen=True, kw_only=True):
+    """What another replica made of the kills it was told: `holds` are in force there, by id.
+
+    `writing` are those of them for whose flag a write of that replica is still on its way to the provider.
+    """
+
+    replica: str
+    holds: tuple[str, ...] = ()
+    writing: tuple[str, ...] = ()
+
+
 class ActiveKill(Struct, frozen=True, kw_only=True):
     kill: Kill
     kill_epoch: int
     confirmed_at: datetime | None = None
+
+
+class Replica(Struct, frozen=True, kw_only=True):
+    """One data directory, and so one kill journal. `version` is of the program that runs on it now."""
+
+    name: str
+    version: str
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """The end of the audit log as somebody saw it."""
+
+    sequence: int = 0
+    hash: bytes = GENESIS_HASH
+
+
+class Barrier(Struct, frozen=True, kw_only=True):
+    """History was lost: nothing rises until a person has looked. `id` is the same for all who notice the same."""
+
+    id: str
+    reason: str
+    raised_at: datetime
+
+
+class Absent(Struct, frozen=True, kw_only=True):
+    """A registered replica whose kills may be missing in the database. `seen_at` is database time."""
+
+    name: str
+    seen_at: datetime
+
+
+class Roll(Struct, frozen=True, kw_only=True):
+    """The answer to a check-in.
+
+    `life` names the present life of the database server: it changes with every restart, failover and restore.
+    `counted` says whether the check-in was for that life. `others` are all other registered replicas, `absent`
+    those of them that are silent or have not merged into this life. `head` is the audit log's end, and
+    `remembered` its hash at the sequence the caller asked about, None when there is no such row.
+    """
+
+    life: str
+    counted: bool
+    others: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    absent: tuple[Absent, ...] = ()
+    barriers: tuple[Barrier, ...] = ()
+    head: Head = Head()
+    remembered: bytes | None = None
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why nothing may rise, each in words; empty when it may."""
+        silent = tuple(
+            f"replica {one.name} has not checked in since {one.seen_at:%Y-%m-%d %H:%M:%S} UTC, "
+            "and its journal may hold kills"
+            for one in self.absent
+        )
+        return silent + tuple(barrier.reason for barrier in self.barriers)
 
 
 class Token(Struct, frozen=True, kw_only=True):

@@ -24,7 +24,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """All that one decision rests on. `observations` already include this tick.
 
     `verdicts` judge the treated side, or the control while nobody is treated. `baselines_missing` names metrics
-    whose control reading for 100 % is not in hand. `bake_waived` is a person's manual advance.
+    whose control reading for 100 % is not in hand. `obstacles` say why no run at all may rise now: a kill may
+    be missing in the database. `bake_waived` is a person's manual advance.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -32,6 +33,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     convergence: Convergence
     automatic_kills: int = 0
     max_automatic_kills: int = 3
+    obstacles: tuple[str, ...] = ()
     baselines_missing: tuple[str, ...] = ()
     bake_waived: bool = False
 
@@ -215,7 +217,8 @@ def _expired_approval(run: Run, plan: RolloutPlan, evidence: Evidence) -> Decisi
 
 
 def _start(run: Run, plan: RolloutPlan, evidence: Evidence, now: datetime) -> Decision:
-    return _raise_or_wait(run, plan, "start", 0, [*_flag_blocks(evidence), *_evidence_blocks(evidence)], now)
+    blocks = [*_flag_blocks(evidence), *_evidence_blocks(evidence)]
+    return _raise_or_wait(run, plan, evidence, "start", 0, blocks, now)
 
 
 def _flag_blocks(evidence: Evidence) -> list[Block]:
@@ -239,7 +242,7 @@ def _hold_or_rise(
             blocks.append(
                 Block(code="baseline", text=f"the control's baseline for 100 % is not measured yet: {missing}")
             )
-        return _raise_or_wait(run, plan, "advance", target, blocks, now)
+        return _raise_or_wait(run, plan, evidence, "advance", target, blocks, now)
     if blocks:
         return _hold(run, blocks)
     return _stay(run, "complete", "policy", f"completed: {exposure_text(run.exposure)} baked without a breach")
@@ -250,13 +253,14 @@ def _hold(run: Run, blocks: list[Block]) -> Decision:
 
 
 def _raise_or_wait(
-    run: Run, plan: RolloutPlan, action: Action, target: int, blocks: list[Block], now: datetime
+    run: Run, plan: RolloutPlan, evidence: Evidence, action: Action, target: int, blocks: list[Block], now: datetime
 ) -> Decision:
     stage = plan.spec.stages[target]
     if not blocks and stage.approval and not _asked(run, target):
         asked = ", ".join(stage.approval.from_)
         text = f"{stage.name} ({exposure_text(stage.share)}) waits for approval from {asked}"
         return _stay(run, "request_approval", "policy", text)
+    blocks += [Block(code="replicas", text=f"no run may rise: {why}") for why in evidence.obstacles]
     shut = closed(plan.spec.schedule, now)
     if shut:
         blocks.append(Block(code="schedule", text=shut.why, clears_at=shut.opens_at))

@@ -190,6 +190,7 @@ class Block(Struct, frozen=True, kw_only=True):
         "kill",
         "drift",
         "observe",
+        "replicas",
     ]
     text: str
     clears_at: datetime | None = None

@@ -72,14 +72,20 @@ class BuiltinProvider:
             raise Refused(self._not_here(change.flag))
         await self._save(change.flag, _changed(config, change, self._version_above(config, change.flag)))
 
-    async def release_kill(self, kill: FlagKill) -> None:
-        """What is stored becomes killed before the kill is lifted, so that nothing of before shows again.
+    async def settle_kill(self, kill: FlagKill) -> None:
+        """What is stored becomes killed while the kill still holds, so that nothing of before shows after it.
 
         Written even if it looks killed: the new version shuts out a raise that is still on its way to the store.
         """
         config = await self._stored(kill.flag)
         if config is not None:
             await self._save(kill.flag, killed(config, self._version_above(config, kill.flag)))
+
+    async def forget_kill(self, kill: FlagKill) -> None:
+        """Reads what was settled first: what this replica knew of the flag may be older than the kill."""
+        config = await self._stored(kill.flag)
+        if config is not None:
+            self._board.put(config)
         self._board.lift(kill.flag, kill.kill_id)
 
     def _version_above(self, config: FlagConfig, flag: FlagRef) -> int:
@@ -94,7 +100,8 @@ class BuiltinProvider:
 
     async def _save(self, flag: FlagRef, config: FlagConfig) -> None:
         # A version is served only once no later process can issue it again.
-        await self._board.versions.secure()
+        if not await self._board.versions.secure():
+            raise ProviderUnavailable("the local journal cannot be written; free its disk", not_applied=True)
         try:
             await self._store.save_flag_config(config)
         except Conflict as error:
@@ -109,14 +116,6 @@ class BuiltinProvider:
         """On the board only: no store, no disk, no waiting. While the flag is not on it nobody is reached."""
         self._board.hold_down(kill.flag, kill.kill_id)
         return [self._replica] if self._board.shown(kill.flag) is not None else []
-
-    # — what others changed —
-
-    async def refresh(self) -> None:
-        """Never makes the board ready: only whoever knows the kills too may load it."""
-        for config in await self._store.flag_configs():
-            self._board.put(config)
-        await self._board.versions.secure()
 
     async def close(self) -> None:
         """Nothing is held open: store and board belong to whoever made them."""

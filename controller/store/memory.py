@@ -6,7 +6,7 @@ laid around this class, not into it.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -15,12 +15,17 @@ from msgspec.structs import replace
 
 from controller.domain.audit import GENESIS_HASH, AuditEntry, AuditRow, canonical_body, link_hash
 from controller.domain.catalogue import (
+    Absent,
     ActiveKill,
+    Barrier,
     Claim,
     FlagConfig,
+    Head,
     Kill,
     PlanRevision,
     PolicyRevision,
+    Replica,
+    Roll,
     SdkKey,
     Token,
     Transition,
@@ -28,7 +33,7 @@ from controller.domain.catalogue import (
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run, ended_by_kill, transition
-from controller.errors import Conflict, KillInForce, NotFound, StaleLease
+from controller.errors import Conflict, KillInForce, NotFound, RaisesBlocked, StaleLease
 
 FURTHEST_SECONDS = 15 * 60.0
 
@@ -54,11 +59,27 @@ class KillRow(Struct, kw_only=True):
     reset: bool = False
 
 
+class ReplicaRow(Struct, kw_only=True):
+    replica: Replica
+    life: str
+    seen_at: float
+    valid_until: float
+
+
+class BarrierRow(Struct, kw_only=True):
+    barrier: Barrier
+    released: bool = False
+
+
 class MemoryStore:
-    """Implements `ports.Store`."""
+    """Implements `ports.Store`. `life` is what a restart or a failover changes."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
+        self.life = "1"
+        self.replicas: dict[str, ReplicaRow] = {}
+        self.barriers: dict[str, BarrierRow] = {}
+        self.leaders: dict[str, tuple[str, float]] = {}
         self.rows: dict[str, Row] = {}
         self.kills: dict[str, KillRow] = {}
         self.epochs: dict[FlagRef, int] = {}
@@ -184,8 +205,8 @@ class MemoryStore:
         row = self.rows.get(before.id)
         if row is None:
             raise Conflict(f"{before.id} is not in the database")
-        if change.raises and self.epochs.get(before.flag, 0) != after.kill_epoch:
-            raise KillInForce(f"{before.flag} was killed since {before.id} began; start a new run")
+        if change.raises:
+            self._require_raisable(after)
         if change.lease_epoch is not None and not self._leased(row, change.lease_epoch):
             raise StaleLease(f"this replica no longer holds {before.id}")
         if row.run.version != before.version:
@@ -196,6 +217,23 @@ class MemoryStore:
         if change.observations is not None:
             row.observations = change.observations
         return sequence
+
+    async def check_raise(self, run: Run, lease_epoch: int) -> None:
+        row = self.rows.get(run.id)
+        if row is None:
+            raise Conflict(f"{run.id} is not in the database")
+        self._require_raisable(run)
+        if not self._leased(row, lease_epoch):
+            raise StaleLease(f"this replica no longer holds {run.id}")
+        if row.run.version != run.version:
+            raise Conflict(f"{run.id} is at version {row.run.version}, not {run.version}")
+
+    def _require_raisable(self, run: Run) -> None:
+        if self.epochs.get(run.flag, 0) != run.kill_epoch:
+            raise KillInForce(f"{run.flag} was killed since {run.id} began; start a new run")
+        obstacles = self._roll("").obstacles
+        if obstacles:
+            raise RaisesBlocked(f"no run may rise: {'; '.join(obstacles)}")
 
     def _leased(self, row: Row, epoch: int) -> bool:
         return row.epoch == epoch and row.expires_at > self._now()
@@ -264,9 +302,6 @@ class MemoryStore:
             row.reset = True
         return covered
 
-    async def kill_epoch(self, flag: FlagRef) -> int:
-        return self.epochs.get(flag, 0)
-
     def _kills_of(self, flag: FlagRef) -> list[KillRow]:
         return [row for row in self.kills.values() if row.kill.flag == flag]
 
@@ -280,6 +315,68 @@ class MemoryStore:
         self._append(_naming(after, entry))
         if after is not None:
             self.rows[after.id].run = after
+
+    # — replicas —
+
+    async def check_in(self, replica: Replica, *, life: str, valid_seconds: float, remembered: int) -> Roll:
+        counted = life == self.life
+        if counted:
+            now = self._now()
+            self.replicas[replica.name] = ReplicaRow(
+                replica=replica, life=life, seen_at=now, valid_until=now + valid_seconds
+            )
+        known = self.chain[remembered - 1].hash if 0 < remembered <= len(self.chain) else None
+        sequence, link = await self.audit_head()
+        return replace(
+            self._roll(replica.name), counted=counted, remembered=known, head=Head(sequence=sequence, hash=link)
+        )
+
+    def _roll(self, name: str) -> Roll:
+        now = self._now()
+        others = {other: row for other, row in self.replicas.items() if other != name}
+        absent = [
+            Absent(name=other, seen_at=datetime.fromtimestamp(row.seen_at, UTC))
+            for other, row in sorted(others.items())
+            if row.life != self.life or _come(row.valid_until, now)
+        ]
+        return Roll(
+            life=self.life,
+            counted=False,
+            others=tuple(sorted(others)),
+            versions=tuple(sorted({row.replica.version for row in others.values()})),
+            absent=tuple(absent),
+            barriers=tuple(row.barrier for row in self.barriers.values() if not row.released),
+        )
+
+    async def check_out(self, name: str) -> None:
+        self.replicas.pop(name, None)
+
+    async def raise_barrier(self, barrier: Barrier, entry: AuditEntry) -> bool:
+        if barrier.id in self.barriers:
+            return False
+        self._append(entry)
+        self.barriers[barrier.id] = BarrierRow(barrier=barrier)
+        return True
+
+    async def release_raises(self, entry: AuditEntry) -> Sequence[str]:
+        roll = self._roll("")
+        absent = [one.name for one in roll.absent]
+        released = absent + [barrier.id for barrier in roll.barriers]
+        if released:
+            self._append(replace(entry, details={**entry.details, "released": released}))
+        for name in absent:
+            del self.replicas[name]
+        for barrier in roll.barriers:
+            self.barriers[barrier.id].released = True
+        return released
+
+    async def lead(self, task: str, owner: str, *, lease_seconds: float) -> bool:
+        now = self._now()
+        leader, until = self.leaders.get(task, (owner, now))
+        if leader != owner and not _come(until, now):
+            return False
+        self.leaders[task] = (owner, now + lease_seconds)
+        return True
 
     # — tokens, SDK keys, built-in flags —
 

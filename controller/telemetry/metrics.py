@@ -69,6 +69,10 @@ class Metrics:
         self._last_tick = Gauge(
             "rampart_last_tick_timestamp_seconds", "When runs were last looked for.", registry=registry
         )
+        self._raises_blocked = Gauge(
+            "rampart_raises_blocked", "Reasons why no rollout may rise now, whatever its evidence.",
+            registry=registry,
+        )  # fmt: skip
         self._audit_head = Gauge(
             "rampart_audit_head_sequence", "Latest audit sequence; a fall means lost entries.", registry=registry
         )
@@ -96,6 +100,9 @@ class Metrics:
         )
 
     # — what happened —
+
+    def raises_blocked(self, obstacles: int) -> None:
+        self._raises_blocked.set(obstacles)
 
     def decision(self, rollout: str, environment: str, action: Action, cause: Cause) -> None:
         self._decisions.add(rollout, environment, action, cause)

@@ -220,8 +220,9 @@ def test_a_stream_tells_the_same_as_a_fresh_start(sequence: list[tuple[str, int,
 def test_versions_rise_through_restarts_and_clock_jumps(events: list[tuple[str, int]]) -> None:
     clock, reserved, last = SteppedClock(), [0], 0
 
-    def reserve(version: int) -> None:
+    async def reserve(version: int) -> bool:
         reserved[0] = max(reserved[0], version)
+        return True
 
     def process() -> VersionClock:
         return VersionClock(clock=clock, floor=reserved[0], reserve=reserve)

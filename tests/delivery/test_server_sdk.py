@@ -133,10 +133,12 @@ async def test_after_a_restart_sdks_come_back_and_versions_do_not_go_back() -> N
     clock, reserved = SteppedClock(), [0]
     clock.jump(3600)
 
+    async def reserve(version: int) -> bool:
+        reserved[0] = version
+        return True
+
     def board() -> FlagBoard:
-        return FlagBoard(
-            VersionClock(clock=clock, floor=reserved[0], reserve=lambda v: reserved.__setitem__(0, v))
-        )
+        return FlagBoard(VersionClock(clock=clock, floor=reserved[0], reserve=reserve))
 
     first = Door(board(), port=free_port())
     first.open_up(EVERYBODY)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.catalogue import Kill
+from controller.domain.catalogue import Kill, KillRecord
 from controller.domain.plan import FlagRef
-from controller.journal import FloorRecord, Journal, KillRecord, Record, ResetRecord, frame, read
+from controller.journal import FileDisk, FloorRecord, Journal, Record, ResetRecord, frame, read
 
 FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
 
@@ -23,15 +23,15 @@ def kill(kill_id: str) -> KillRecord:
 
 
 def opened(path: Path) -> Journal:
-    journal = Journal(path)
+    journal = Journal(FileDisk(path))
     journal.open()
     return journal
 
 
 async def test_a_kill_is_on_disk_before_it_is_called_durable(tmp_path: Path) -> None:
-    journal = opened(tmp_path / "kills.journal")
-    assert await journal.append(kill("k1"))
-    assert [record for record in read(journal.path) if isinstance(record, KillRecord)] == [kill("k1")]
+    path = tmp_path / "kills.journal"
+    assert await opened(path).append(kill("k1"))
+    assert [record for record in read(path.read_bytes()) if isinstance(record, KillRecord)] == [kill("k1")]
 
 
 async def test_kills_survive_a_restart_until_they_are_reset(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ async def test_kills_survive_a_restart_until_they_are_reset(tmp_path: Path) -> N
 async def test_versions_are_never_issued_twice_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "kills.journal"
     journal = opened(path)
-    journal.reserve(1000)
+    assert await journal.reserve(1000)
     journal.close()
     assert opened(path).floor >= 1000
 
@@ -64,16 +64,17 @@ def test_a_damaged_line_is_reported_and_the_kills_after_it_still_count(tmp_path:
     damaged = bytearray(frame(kill("k1")))
     damaged[20] ^= 1
     path.write_bytes(bytes(damaged) + frame(kill("k2")))
-    found = list(read(path, report=lambda event, **facts: reported.append((event, facts["line"]))))
+    found = list(read(path.read_bytes(), report=lambda event, **facts: reported.append((event, facts["line"]))))
     assert found == [kill("k2")]
     assert reported == [("journal_line_unreadable", 1)]
 
 
 async def test_a_disk_that_refuses_is_told_and_does_not_raise(tmp_path: Path) -> None:
-    journal = opened(tmp_path / "kills.journal")
-    os.close(journal._file)
-    read_only = os.open(journal.path, os.O_RDONLY)
-    journal._file = read_only
+    disk = FileDisk(tmp_path / "kills.journal")
+    journal = Journal(disk)
+    journal.open()
+    os.close(disk._file)
+    disk._file = os.open(tmp_path / "kills.journal", os.O_RDONLY)
     assert not await journal.append(kill("k1"))
     assert "k1" in journal.kills, "it holds in memory all the same"
 

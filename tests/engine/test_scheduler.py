@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from controller.errors import StoreUnavailable
-from controller.scheduler import Scheduler
 from controller.telemetry import Metrics
 from tests.support.engine import World
 
@@ -16,33 +15,19 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def scheduler(world: World, metrics: Metrics) -> Scheduler:
-    return Scheduler(
-        store=world.store,
-        reconciler=world.reconciler,
-        killer=world.killer,
-        clock=world.clock,
-        metrics=metrics,
-        poll_seconds=0.5,
-        lease_seconds=15.0,
-    )
-
-
 def value(metrics: Metrics, series: str) -> float:
     (line,) = [line for line in metrics.render().decode().splitlines() if line.startswith(f"{series} ")]
     return float(line.rsplit(" ", 1)[1])
 
 
 async def test_a_tick_that_began_late_says_by_how_much(world: World) -> None:
-    metrics = Metrics()
-    timers = scheduler(world, metrics)
-    await timers._merge()
+    await world.timers.run("check_in")
     world.clock.elapsed += 0.5
-    await timers._tick()
-    assert value(metrics, "rampart_tick_lag_seconds_sum") == 0.0
+    await world.timers.run("tick")
+    assert value(world.metrics, "rampart_tick_lag_seconds_sum") == 0.0
     world.clock.elapsed += 4.5
-    await timers._tick()
-    assert value(metrics, "rampart_tick_lag_seconds_sum") == pytest.approx(4.0)
+    await world.timers.run("tick")
+    assert value(world.metrics, "rampart_tick_lag_seconds_sum") == pytest.approx(4.0)
 
 
 async def test_no_run_is_claimed_before_the_kills_are_merged_nor_while_the_database_is_away(world: World) -> None:
@@ -57,19 +42,18 @@ async def test_no_run_is_claimed_before_the_kills_are_merged_nor_while_the_datab
         raise StoreUnavailable("frozen")
 
     world.store.claim_due = counted  # type: ignore[method-assign]
-    timers = scheduler(world, Metrics())
-    await timers._tick()
+    await world.timers.run("tick")
     assert claimed == []
-    await timers._merge()
-    await timers._tick()
+    await world.timers.run("check_in")
+    await world.timers.run("tick")
     assert len(claimed) == 1
-    assert timers.store_answers
+    assert world.presence.merged
     active, world.store.active_kills = world.store.active_kills, away  # type: ignore[method-assign]
-    await timers._merge()
-    await timers._tick()
-    assert not timers.store_answers
+    await world.timers.run("check_in")
+    await world.timers.run("tick")
+    assert not world.presence.merged
     assert len(claimed) == 1
     world.store.active_kills = active
-    await timers._merge()
-    await timers._tick()
+    await world.timers.run("check_in")
+    await world.timers.run("tick")
     assert len(claimed) == 2

@@ -50,7 +50,7 @@ class HangingProvider(ModelProvider):
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def release_kill(self, kill: FlagKill) -> None:
+    async def forget_kill(self, kill: FlagKill) -> None:
         await asyncio.Event().wait()
 
 
@@ -107,13 +107,13 @@ def take_away(world: World) -> None:
 
 def scheduler(world: World) -> Scheduler:
     return Scheduler(
-        store=world.store,
         reconciler=world.reconciler,
         killer=world.killer,
+        presence=world.presence,
+        timers=ApschedulerTimers(Random(0)),
         clock=world.clock,
         metrics=Metrics(),
-        poll_seconds=0.01,
-        lease_seconds=15.0,
+        pace=Pace(tick=0.01, check_in=0.02),
     )
 
 

@@ -18,7 +18,7 @@ from controller.domain.audit import AuditEntry, verify_chain
 from controller.domain.flag import FlagChange, FlagState, TurnOn
 from controller.domain.rollout import RAISING
 from controller.errors import ProviderUnavailable, RampartError, StoreUnavailable
-from controller.killer import is_off
+from controller.held import is_off
 from controller.store.memory import MemoryStore
 from controller.store.postgres import PostgresStore
 from tests.support.engine import DANA, ModelProvider, VirtualClock, World

@@ -10,9 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from controller.access import Actor
-from controller.commands import Commands
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import SCOPES
+from controller.domain.catalogue import SCOPES, KillRecord, PeerAnswer, Replica
 from controller.domain.evidence import Question, Reading
 from controller.domain.flag import (
     FlagChange,
@@ -27,13 +26,14 @@ from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
 from controller.domain.status import KillReceipt
+from controller.engine import Engine
 from controller.errors import ProviderUnavailable
-from controller.journal import Journal
-from controller.killer import Killer
+from controller.journal import FileDisk, Journal
 from controller.lastknown import KnownFlag
-from controller.ports import FlagProvider, MetricSource
-from controller.reconciler import Reconciler
-from controller.settings import EngineSettings
+from controller.ports import FlagProvider, MetricSource, Peers
+from controller.scheduler import Pace
+from controller.settings import EngineSettings, Settings
+from controller.snapshot import FlagBoard, VersionClock
 from controller.store.memory import MemoryStore
 from controller.telemetry import Metrics
 from tests.support.rollouts import NOW, make_plan, make_policy, reading
@@ -102,8 +102,11 @@ class ModelProvider:
         self.put(kill.flag, FlagState(enabled=False, exposure=0, off_serves="off"))
         return ["model"]
 
-    async def release_kill(self, kill: FlagKill) -> None:
+    async def settle_kill(self, kill: FlagKill) -> None:
         self.put(kill.flag, FlagState(enabled=False, exposure=0, off_serves="off"))
+
+    async def forget_kill(self, kill: FlagKill) -> None:
+        """What is off stays off: there is nothing to forget."""
 
     async def close(self) -> None:
         """Nothing is held open."""
@@ -137,6 +140,38 @@ class ModelSource:
         """Nothing is held open."""
 
 
+class StillTimers:
+    """Timers that only run when a test says so. Implements `ports.Timers`."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Callable[[], Awaitable[None]]] = {}
+
+    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self.jobs[name] = work
+
+    def now(self, name: str) -> None:
+        """A test runs what it wants to run."""
+
+    def start(self) -> None:
+        """Nothing moves by itself."""
+
+    def stop(self) -> None:
+        self.jobs.clear()
+
+    async def run(self, name: str) -> None:
+        await self.jobs[name]()
+
+
+class NoPeers:
+    """A replica that is alone."""
+
+    async def tell(self, kills: Sequence[KillRecord]) -> Sequence[PeerAnswer]:
+        return []
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+
 class World:
     """One replica. `tick` runs what is due; `run_for` ticks through virtual time."""
 
@@ -149,6 +184,7 @@ class World:
         self.providers: dict[str, FlagProvider] = {"main": self.provider}
         self.sources: dict[str, MetricSource] = {"prom": self.source}
         self.folder = folder
+        self.peers: Peers = NoPeers()
         self.settings = EngineSettings()
         self.remembered: tuple[dict[FlagRef, FlagState], set[str]] | None = None
         self.plan = make_plan(
@@ -163,30 +199,32 @@ class World:
 
     def restart(self, owner: str = "replica-1") -> None:
         """A fresh process on the same store, journal and provider."""
-        self.journal = Journal(self.folder / "kills.journal")
+        self.journal = Journal(FileDisk(self.folder / "kills.journal"))
         self.journal.open()
-        self.killer = Killer(
-            journal=self.journal,
-            store=self.store,
-            providers=self.providers,
-            clock=self.clock,
-            metrics=Metrics(),
-            provider_timeout_seconds=self.settings.provider_timeout_seconds,
-            remember=self.remember,
-        )
-        self.killer.resume_journal()
-        self.killer.learn([KnownFlag(plan="checkout-v2", flag=self.plan.spec.flag, serve=self.plan.spec.serve)])
-        self.reconciler = Reconciler(
+        self.timers, self.metrics = StillTimers(), Metrics()
+        board = FlagBoard(VersionClock(clock=self.clock, floor=0, reserve=self.journal.reserve))
+        self.engine = Engine(
+            replica=Replica(name=owner, version="1"),
             owner=owner,
             store=self.store,
             sources=self.sources,
             providers=self.providers,
-            killer=self.killer,
+            channels={},
+            journal=self.journal,
+            peers=self.peers,
+            board=board,
             clock=self.clock,
-            metrics=Metrics(),
-            settings=self.settings,
+            timers=self.timers,
+            metrics=self.metrics,
+            settings=Settings(engine=self.settings, groups={"managers": ["kim"]}),
+            pace=Pace(),
+            remember=self.remember,
         )
-        self.commands = Commands(self.reconciler, {"managers": ["kim"]})
+        self.engine.scheduler.start()
+        self.killer, self.presence = self.engine.killer, self.engine.presence
+        self.reconciler, self.commands = self.engine.reconciler, self.engine.commands
+        self.killer.resume_journal()
+        self.killer.learn([KnownFlag(plan="checkout-v2", flag=self.plan.spec.flag, serve=self.plan.spec.serve)])
 
     async def apply(self, plan: RolloutPlan | None = None, policy: GuardrailPolicy | None = None) -> None:
         self.plan = plan or self.plan

@@ -48,7 +48,11 @@ class SteppedClock:
 
 
 def make_board(clock: SteppedClock | None = None, floor: int = 0) -> FlagBoard:
-    return FlagBoard(VersionClock(clock=clock or SteppedClock(), floor=floor, reserve=lambda version: None))
+    return FlagBoard(VersionClock(clock=clock or SteppedClock(), floor=floor, reserve=reserve_nothing))
+
+
+async def reserve_nothing(_: int) -> bool:
+    return True
 
 
 def make_flag(key: str = FLAG.key, version: int = 1, *, environment: str = FLAG.environment) -> FlagConfig:

@@ -1,0 +1,136 @@
+"""The engine: everything that decides and acts, wired once.
+
+Outside of it are only plugs. The composition root hands it real ones; the simulation hands it models of a
+database, a disk, peers and a clock, so that what is simulated is what runs in production.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from controller.announcer import Announcer
+from controller.commands import Commands
+from controller.domain.catalogue import FlagConfig, Replica
+from controller.domain.plan import FlagRef
+from controller.journal import Journal
+from controller.killer import Killer
+from controller.lastknown import KnownFlag
+from controller.ports import Channel, Clock, FlagProvider, MetricSource, Peers, Store, Timers
+from controller.presence import Presence
+from controller.reconciler import Reconciler
+from controller.scheduler import Pace, Scheduler
+from controller.settings import BuiltinProviderSettings, Settings
+from controller.snapshot import FlagBoard
+from controller.telemetry import Metrics
+
+ANNOUNCE_LEASE_SECONDS = 10.0
+
+
+class Engine:
+    """One replica. `remember` keeps on disk what a start without a database needs."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        owner: str,
+        store: Store,
+        sources: Mapping[str, MetricSource],
+        providers: Mapping[str, FlagProvider],
+        channels: Mapping[str, Channel],
+        journal: Journal,
+        peers: Peers,
+        board: FlagBoard,
+        clock: Clock,
+        timers: Timers,
+        metrics: Metrics,
+        settings: Settings,
+        pace: Pace,
+        remember: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.owner = owner
+        self.store = store
+        self.board = board
+        self.metrics = metrics
+        self._settings = settings
+        engine = settings.engine
+        self.killer = Killer(
+            journal=journal,
+            store=store,
+            providers=providers,
+            clock=clock,
+            metrics=metrics,
+            replica=replica.name,
+            peers=peers,
+            provider_timeout_seconds=engine.provider_timeout_seconds,
+            quiet_seconds=quiet_seconds(settings),
+            remember=remember,
+        )
+        self.presence = Presence(
+            replica=replica,
+            store=store,
+            killer=self.killer,
+            journal=journal,
+            clock=clock,
+            metrics=metrics,
+            valid_seconds=engine.presence_seconds,
+        )
+        self.reconciler = Reconciler(
+            owner=owner,
+            store=store,
+            sources=sources,
+            providers=providers,
+            killer=self.killer,
+            clock=clock,
+            metrics=metrics,
+            settings=engine,
+            obstacles=lambda: self.presence.obstacles,
+        )
+        self.commands = Commands(self.reconciler, settings.groups)
+        self.announcer = Announcer(store=store, channels=channels, clock=clock, metrics=metrics)
+        self.scheduler = Scheduler(
+            reconciler=self.reconciler,
+            killer=self.killer,
+            presence=self.presence,
+            timers=timers,
+            clock=clock,
+            metrics=metrics,
+            pace=pace,
+        )
+
+    async def refresh(self) -> None:
+        """What memory holds of the database, renewed. Kills stay laid over whatever it says of a flag."""
+        plans = [revision.plan for revision in await self.store.plans()]
+        configs = await self.store.flag_configs()
+        known = [KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans]
+        self.killer.learn(known, self.flags_of(configs))
+        self.board.load(configs, [held.kill for held in self.killer.in_force()])
+        await self.board.versions.secure()
+        self.reconciler.forget_ended()
+        self.metrics.audit_head((await self.store.audit_head())[0])
+
+    def flags_of(self, configs: list[FlagConfig]) -> list[FlagRef]:
+        """Every built-in flag, under each name by which the settings know the built-in provider."""
+        builtin = [
+            name for name, one in self._settings.providers.items() if isinstance(one, BuiltinProviderSettings)
+        ]
+        return [FlagRef(provider=name, environment=c.environment, key=c.key) for name in builtin for c in configs]
+
+    async def announce(self) -> None:
+        """One replica at a time tells the channels; when it is gone another goes on where it stopped."""
+        if await self.store.lead("announce", self.owner, lease_seconds=ANNOUNCE_LEASE_SECONDS):
+            await self.announcer.announce()
+
+    async def leave(self) -> None:
+        """At shutdown: hand the leases over at once, and let nobody wait for us. Raises StoreUnavailable."""
+        await self.store.release(self.owner)
+        await self.presence.leave()
+
+
+def quiet_seconds(settings: Settings) -> float:
+    """How long after a kill another replica, which never heard of it, may still be writing a raise.
+
+    Its raises are refused once our check-in has run out, and our last one may still have been on its way to the
+    database; it sends a write within half a lease of deciding it, and gives up after the provider's timeout.
+    """
+    engine = settings.engine
+    check_in = settings.database.timeout_seconds + engine.presence_seconds
+    return check_in + engine.lease_seconds / 2 + engine.provider_timeout_seconds

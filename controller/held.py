@@ -1,0 +1,88 @@
+"""One kill in force, as this replica holds it, and what others are told of it."""
+
+import asyncio
+from datetime import datetime
+
+from msgspec import Struct
+
+from controller.domain.audit import AuditEntry
+from controller.domain.catalogue import Kill, KillRecord
+from controller.domain.flag import FlagKill, FlagState
+from controller.domain.status import KillReceipt, KillStatus
+
+
+class Held(Struct, kw_only=True):
+    """Mutable, and lost at a restart: the journal and the database hold what matters.
+
+    `since` is the monotonic time at which this replica learned of it. `landed` names the replicas that hold it,
+    too, and had no write of theirs on its way any more when they said so; `heard` all that hold it.
+    """
+
+    record: KillRecord
+    since: float
+    durable: bool = False
+    merged: bool = False
+    lowering: bool = False
+    confirmation_stored: bool = False
+    attempts: int = 0
+    updated_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    reached: tuple[str, ...] = ()
+    heard: set[str] = set()
+    landed: set[str] = set()
+    telling: asyncio.Task[None] | None = None
+
+    @property
+    def kill(self) -> Kill:
+        return self.record.kill
+
+    def command(self) -> FlagKill:
+        comment = f"Rampart kill {self.kill.id} by {self.kill.actor}: {self.kill.reason}"
+        return FlagKill(flag=self.kill.flag, kill_id=self.kill.id, serve=self.record.serve, comment=comment)
+
+    def status(self) -> KillStatus:
+        kill = self.kill
+        return KillStatus(
+            kill_id=kill.id,
+            flag=kill.flag,
+            accepted_at=kill.accepted_at,
+            actor=kill.actor,
+            reason=kill.reason,
+            confirmed_at=self.confirmed_at,
+            run=kill.run,
+        )
+
+    def receipt(self) -> KillReceipt:
+        kill = self.kill
+        return KillReceipt(
+            kill_id=kill.id,
+            flag=kill.flag,
+            accepted_at=kill.accepted_at,
+            durable=self.durable,
+            provider_updated_at=self.updated_at,
+            confirmed_at=self.confirmed_at,
+            replicas=sorted({*self.reached, *self.heard}),
+            run=kill.run,
+        )
+
+    def entry(self) -> AuditEntry:
+        """The same entry however often it is merged, and by whom: its id is the kill's."""
+        kill = self.kill
+        return AuditEntry(
+            id=kill.id,
+            at=kill.accepted_at,
+            actor=kill.actor,
+            action="kill",
+            cause=kill.cause,
+            subject=str(kill.flag),
+            environment=kill.flag.environment,
+            reason=kill.reason if kill.cause == "policy" else f"killed by {kill.actor}: {kill.reason}",
+            flag=str(kill.flag),
+            run=kill.run,
+            details={"kill_id": kill.id, **self.record.details},
+        )
+
+
+def is_off(seen: FlagState) -> bool:
+    """Nobody gets the rollout variation: off, or on with no share and none of our rules."""
+    return not seen.enabled or (seen.exposure == 0 and not seen.audience)

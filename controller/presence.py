@@ -1,0 +1,124 @@
+"""Whether this replica, and every other, has all its kills in the present life of the database.
+
+Nothing rises before that: a replica that is silent, or has not merged its journal since the database was last
+restarted or failed over, may know of a kill that the database does not. The commit of a raise checks it again.
+"""
+
+import uuid
+
+import structlog
+
+from controller.domain.audit import AuditEntry
+from controller.domain.catalogue import Barrier, Head, Replica, Roll
+from controller.errors import StoreUnavailable
+from controller.journal import HeadRecord, Journal
+from controller.killer import Killer
+from controller.ports import Clock, Store
+from controller.telemetry import Metrics
+
+log = structlog.get_logger()
+
+HEAD_SECONDS = 30.0
+"""How often the end of the audit log is written to the journal; in between it is remembered in memory."""
+
+
+class Presence:
+    """`merged`: everything known here is in the database. `obstacles`: why nothing may rise, in words."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        store: Store,
+        killer: Killer,
+        journal: Journal,
+        clock: Clock,
+        metrics: Metrics,
+        valid_seconds: float,
+    ) -> None:
+        self.replica = replica
+        self._store = store
+        self._killer = killer
+        self._journal = journal
+        self._clock = clock
+        self._metrics = metrics
+        self._valid_seconds = valid_seconds
+        self.merged = False
+        self.obstacles: tuple[str, ...] = ()
+        self.versions: frozenset[str] = frozenset()
+        self._life = ""
+        self._head = journal.head
+        self._head_kept_at = clock.monotonic()
+
+    async def check_in(self) -> None:
+        """Merge every kill, then say so. Raises StoreUnavailable; whether it counted is unknown then."""
+        try:
+            await self._killer.merge()
+            roll = await self._say()
+            if not roll.counted:
+                log.warning("database_lives_anew", life=roll.life)
+                self._life = roll.life
+                await self._killer.forgotten()
+                roll = await self._say()
+        except StoreUnavailable as error:
+            self.lose(error)
+            raise
+        if not roll.counted or not self._killer.all_merged():
+            return  # restarted again, or a kill came meanwhile: the next round says it
+        self._killer.meet(roll.others)
+        self.versions = frozenset((self.replica.version, *roll.versions))
+        await self._compare(roll)
+        self.obstacles = roll.obstacles
+        self._metrics.raises_blocked(len(self.obstacles))
+        if not self.merged:
+            self.merged = True
+            log.info("database_answers", replicas=[self.replica.name, *roll.others])
+
+    async def leave(self) -> None:
+        """Stop for good, or until the next start: with everything merged nobody has to wait for us."""
+        if self.merged and self._killer.all_merged():
+            await self._keep(self._head)
+            await self._store.check_out(self.replica.name)
+
+    def lose(self, error: StoreUnavailable) -> None:
+        if self.merged:
+            log.error("database_lost", error=str(error))
+        self.merged = False
+
+    async def _say(self) -> Roll:
+        return await self._store.check_in(
+            self.replica, life=self._life, valid_seconds=self._valid_seconds, remembered=self._head.sequence
+        )
+
+    async def _compare(self, roll: Roll) -> None:
+        """The log that we remember must be a beginning of the one that is there."""
+        ours = self._head
+        if ours.sequence and roll.remembered != ours.hash:
+            await self._block(ours, roll.head)
+        if roll.head == ours:
+            return
+        self._head = roll.head
+        now = self._clock.monotonic()
+        if now - self._head_kept_at >= HEAD_SECONDS or roll.head.sequence < ours.sequence:
+            self._head_kept_at = now
+            await self._keep(roll.head)
+
+    async def _block(self, ours: Head, theirs: Head) -> None:
+        reason = (
+            f"the database lost history: {self.replica.name} remembers audit row {ours.sequence} "
+            f"({ours.hash.hex()[:12]}…), the log there now ends at row {theirs.sequence}; pauses, resets and "
+            "decisions after the loss are gone, so a person must look"
+        )
+        barrier = Barrier(
+            id=f"head-{ours.sequence}-{ours.hash.hex()[:16]}", reason=reason, raised_at=self._clock.now()
+        )
+        log.error("audit_history_lost", remembered=ours.sequence, head=theirs.sequence)
+        entry = AuditEntry(
+            id=uuid.uuid4().hex, at=barrier.raised_at, actor="rampart", action="block_raises", cause="provider",
+            subject=barrier.id, environment="", reason=reason,
+        )  # fmt: skip
+        await self._store.raise_barrier(barrier, entry)
+
+    async def _keep(self, head: Head) -> None:
+        if head != self._journal.head:
+            await self._journal.append(HeadRecord(head=head))
