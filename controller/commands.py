@@ -102,7 +102,7 @@ class Commands:
             next_phase(run.phase, "resume")
         exposure, enabled = run.exposure, True
         if definition.spec.mode == "enforce":
-            observed = (await self._reconciler.lookout.observe([run.flag]))[run.flag]
+            observed = (await self._reconciler.lookout.observe([run.flag], insist=True))[run.flag]
             if isinstance(observed, Unknown):
                 raise ProviderUnavailable(f"cannot resume: {observed.why}")
             exposure, enabled = min(run.exposure, observed.effective_exposure), observed.enabled
@@ -273,7 +273,7 @@ class Commands:
             raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
         if plan.spec.mode == "observe":
             return
-        observed = (await self._reconciler.lookout.observe([flag]))[flag]
+        observed = (await self._reconciler.lookout.observe([flag], insist=True))[flag]
         if isinstance(observed, Unknown):
             raise ProviderUnavailable(f"cannot start: {observed.why}")
         if observed.enabled and (observed.exposure or observed.audience):

@@ -12,7 +12,8 @@ RampartError
 ├── Unavailable             a dependency did not answer
 │   ├── StoreUnavailable
 │   ├── SourceUnavailable
-│   └── ProviderUnavailable
+│   ├── ProviderUnavailable
+│   └── NotAsked            it failed so often, or is so busy, that we did not even ask
 └── SettingsError           rampart.toml or RAMPART_* is wrong
 """
 
@@ -83,6 +84,14 @@ class ProviderUnavailable(Unavailable):
     def __init__(self, message: str, *, not_applied: bool = False) -> None:
         super().__init__(message)
         self.not_applied = not_applied
+
+
+class NotAsked(Unavailable):
+    """Nothing was sent. `again_in`: seconds after which asking may make sense."""
+
+    def __init__(self, message: str, *, again_in: float) -> None:
+        super().__init__(message)
+        self.again_in = again_in
 
 
 class SettingsError(RampartError):

@@ -5,6 +5,7 @@ foreign call is made inside a transaction, and nothing is applied whose commit i
 """
 
 import asyncio
+import random
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from controller.breaker import Ask
 from controller.domain.assess import Inputs, assess_and_decide, baseline_readings, poll_seconds
 from controller.domain.binding import Guardrail, bind
 from controller.domain.catalogue import Claim, Transition
@@ -35,6 +37,7 @@ from controller.domain.rollout import RAISING, Observations, Run, Seen
 from controller.errors import (
     Conflict,
     KillInForce,
+    NotAsked,
     ProviderUnavailable,
     RaisesBlocked,
     Refused,
@@ -86,6 +89,7 @@ class Reconciler:
         metrics: Metrics,
         settings: EngineSettings,
         obstacles: Callable[[], tuple[str, ...]],
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """`obstacles` say why the database lets nothing rise just now."""
         self._owner = owner
@@ -97,7 +101,7 @@ class Reconciler:
         self._settings = settings
         self._obstacles = obstacles
         self.lookout = Lookout(
-            sources=sources, providers=providers, clock=clock, metrics=metrics, settings=settings
+            sources=sources, providers=providers, clock=clock, metrics=metrics, settings=settings, chance=chance
         )
         self._memory: dict[str, Memory] = {}
         self._last_held: dict[str, Claim] = {}
@@ -194,7 +198,7 @@ class Reconciler:
             self._show(run, plan, guardrails, observations)
             await self._apply_again(claim, evidence)
             waiting = evidence.convergence.difference in ("settling", "apply_again", "turn_on")
-            return claim, observations, min(every, SETTLING_POLL_SECONDS) if waiting else self._until_next(every)
+            return claim, observations, self._check_in(every, looked, waiting=waiting)
         if decision.action == "kill" and plan.spec.mode == "enforce":
             await self._kill(run, decision, basis(run, inputs, evidence))
             return None
@@ -251,6 +255,11 @@ class Reconciler:
     def _until_next(self, every: float) -> float:
         """Runs of one interval are due at the same instants, so that their questions are asked together."""
         return every - self.clock.now().timestamp() % every
+
+    def _check_in(self, every: float, looked: Looked, *, waiting: bool) -> float:
+        """Seconds until the next tick. Who was not asked is not kept waiting for the next poll on top of it."""
+        soon = min(every, SETTLING_POLL_SECONDS) if waiting else self._until_next(every)
+        return soon if looked.again_in is None else min(soon, max(looked.again_in, SETTLING_POLL_SECONDS))
 
     def _seen(self, looked: Looked, evidence: Evidence, decision: Decision, now: datetime) -> Seen:
         observed = looked.observed
@@ -312,22 +321,27 @@ class Reconciler:
     async def _apply(self, run: Run, change: FlagChange, *, mark: int, began: float) -> None:
         """One write, unless a kill came after `mark`. Only the next observation says what the flag is then.
 
-        `began` is when it was decided: a process that slept since then may no longer hold the run, and whoever
-        does may have gone the other way.
+        `began` is when it was decided. What lowers waits for no circuit: it is sent also to a provider that
+        does not answer.
         """
-        if self.clock.monotonic() - began > self._settings.lease_seconds / 2:
-            log.warning("apply_too_late", run=run.id, decided_seconds_ago=self.clock.monotonic() - began)
-            return
-        memory = self._memory.get(run.id)
-        if memory is not None:
-            memory.applied = self.clock.monotonic()
-        provider = run.flag.provider
+        provider, within = run.flag.provider, self._settings.provider_timeout_seconds
+        lowers = run.phase == "paused"  # which never rises
+        circuit = self.lookout.circuit("provider", provider)
         reach("apply.before")
         try:
-            async with self.killer.writing(run.flag, since=mark):
-                async with asyncio.timeout(self._settings.provider_timeout_seconds):
-                    await self.providers[provider].apply(change)
+            async with (
+                circuit.asking([run.flag], within=within, every=within, insist=lowers) as ask,
+                self.killer.writing(run.flag, since=mark),
+            ):
+                if self._decided_too_long_ago(run, began):
+                    return
+                if memory := self._memory.get(run.id):
+                    memory.applied = self.clock.monotonic()
+                await self._send(change, ask)
             reach("apply.after")
+        except NotAsked as error:
+            self._metrics.provider_request(provider, "apply", "not_asked")
+            log.warning("not_applied", run=run.id, error=str(error))
         except (ProviderUnavailable, TimeoutError) as error:
             self._metrics.provider_request(provider, "apply", "unknown")
             log.warning("apply_outcome_unknown", run=run.id, error=str(error) or "timed out")
@@ -336,6 +350,26 @@ class Reconciler:
             log.warning("apply_refused", run=run.id, error=str(error))
         else:
             self._metrics.provider_request(provider, "apply", "ok")
+
+    def _decided_too_long_ago(self, run: Run, began: float) -> bool:
+        """A process that slept since then may no longer hold the run, and whoever does went the other way."""
+        ago = self.clock.monotonic() - began
+        if ago <= self._settings.lease_seconds / 2:
+            return False
+        log.warning("apply_too_late", run=run.id, decided_seconds_ago=ago)
+        return True
+
+    async def _send(self, change: FlagChange, ask: Ask) -> None:
+        try:
+            async with asyncio.timeout(self._settings.provider_timeout_seconds):
+                await self.providers[change.flag.provider].apply(change)
+        except (ProviderUnavailable, TimeoutError) as error:
+            ask.heard([], str(error) or "timed out")
+            raise
+        except Refused:
+            ask.heard([change.flag])
+            raise
+        ask.heard([change.flag])
 
     async def _apply_again(self, claim: Claim, evidence: Evidence) -> None:
         """May raise, and commits nothing: so the database is asked what its commit would have said."""
@@ -435,7 +469,7 @@ class Reconciler:
         self, run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], observations: Observations
     ) -> Inputs:
         """One look for a person's command: it adds no time to any accumulator."""
-        looked = (await self.lookout.look([(run, plan, guardrails)]))[run.id]
+        looked = (await self.lookout.look([(run, plan, guardrails)], insist=True))[run.id]
         if self._too_old(looked, poll_seconds(guardrails)):
             raise SourceUnavailable("what was measured was too old when it came; try again")
         return Inputs(

@@ -95,6 +95,10 @@ class Metrics:
             "rampart_provider_requests_total", "Requests to a provider.", ["provider", "operation", "result"],
             registry=registry,
         )  # fmt: skip
+        self._circuits = Gauge(
+            "rampart_circuit_open", "1 while a dependency does not answer and is asked less often, else 0.",
+            ["dependency_kind", "name"], registry=registry,
+        )  # fmt: skip
         self._notifications = Counter(
             "rampart_notifications_total", "Attempts to tell a channel.", ["channel", "result"], registry=registry
         )
@@ -131,6 +135,9 @@ class Metrics:
 
     def provider_request(self, provider: str, operation: str, result: str) -> None:
         self._provider_requests.labels(provider, operation, result).inc()
+
+    def circuit(self, kind: str, name: str, *, is_open: bool) -> None:
+        self._circuits.labels(kind, name).set(is_open)
 
     def notification(self, channel: str, result: str) -> None:
         self._notifications.labels(channel, result).inc()
