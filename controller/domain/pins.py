@@ -44,7 +44,12 @@ def pins(plan: PlanRevision, policies: Mapping[str, PolicyRevision]) -> Pins:
 
 
 def fingerprint(document: Document) -> str:
-    return hashlib.sha256(_encoder.encode(as_written(document))).hexdigest()
+    return text_fingerprint(as_written(document))
+
+
+def text_fingerprint(written: Mapping[str, Any]) -> str:
+    """The same of a document that is there as plain values, as `as_written` gives it."""
+    return hashlib.sha256(_encoder.encode(written)).hexdigest()
 
 
 def as_written(value: Any) -> Any:
