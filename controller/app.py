@@ -96,7 +96,7 @@ class Rampart:
             for name, one in settings.providers.items()
         }
         self.sources = {name: sources.build(name, one, self.clock) for name, one in settings.sources.items()}
-        self.peers = HttpPeers(settings.peers, own=self.replica.name)
+        self.peers = HttpPeers(settings.peers, own=self.replica.name, metrics=self.metrics)
         self.engine = self._engine()
         self.killer = self.kills = self.engine.killer
         self.presence = self.engine.presence
@@ -143,6 +143,7 @@ class Rampart:
             self.killer.meet(known.replicas)
             self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
         self.killer.resume_journal()
+        self.peers.start()
         for source in self.sources.values():
             source.start()
         self.scheduler.start()  # an unconfirmed kill is pressed on with, database or not

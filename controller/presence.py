@@ -46,6 +46,7 @@ class Presence:
         self.merged = False
         self.obstacles: tuple[str, ...] = ()
         self.versions: frozenset[str] = frozenset()
+        self.roll: Roll | None = None
         self._life = ""
         self._head = journal.head
         self._head_kept_at = clock.monotonic()
@@ -69,7 +70,9 @@ class Presence:
         self.versions = frozenset((self.replica.version, *roll.versions))
         await self._compare(roll)
         self.obstacles = roll.obstacles
+        self.roll = roll
         self._metrics.raises_blocked(len(self.obstacles))
+        self._metrics.replicas(present=1 + len(roll.others) - len(roll.absent), absent=len(roll.absent))
         if not self.merged:
             self.merged = True
             log.info("database_answers", replicas=[self.replica.name, *roll.others])

@@ -99,6 +99,12 @@ class Metrics:
             "rampart_circuit_open", "1 while a dependency does not answer and is asked less often, else 0.",
             ["dependency_kind", "name"], registry=registry,
         )  # fmt: skip
+        self._peer_requests = Counter(
+            "rampart_peer_requests_total", "Messages to other replicas.", ["result"], registry=registry
+        )
+        self._replicas = Gauge(
+            "rampart_replicas", "Registered replicas, this one included.", ["state"], registry=registry
+        )
         self._notifications = Counter(
             "rampart_notifications_total", "Attempts to tell a channel.", ["channel", "result"], registry=registry
         )
@@ -107,6 +113,10 @@ class Metrics:
 
     def raises_blocked(self, obstacles: int) -> None:
         self._raises_blocked.set(obstacles)
+
+    def replicas(self, *, present: int, absent: int) -> None:
+        self._replicas.labels("present").set(present)
+        self._replicas.labels("absent").set(absent)
 
     def decision(self, rollout: str, environment: str, action: Action, cause: Cause) -> None:
         self._decisions.add(rollout, environment, action, cause)
@@ -138,6 +148,9 @@ class Metrics:
 
     def circuit(self, kind: str, name: str, *, is_open: bool) -> None:
         self._circuits.labels(kind, name).set(is_open)
+
+    def peer_request(self, result: str) -> None:
+        self._peer_requests.labels(result).inc()
 
     def notification(self, channel: str, result: str) -> None:
         self._notifications.labels(channel, result).inc()
