@@ -16,6 +16,7 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 
+from controller.access import digest
 from controller.domain.catalogue import KillRecord, PeerAnswer
 from controller.errors import SettingsError, Unavailable
 from controller.settings import PeersSettings, secret_file
@@ -35,6 +36,7 @@ SHORTEST_SECRET = 16
 
 _answers = msgspec.json.Decoder(PeerAnswer)
 _REFUSED = {
+    400: "it does not understand the messages of this version",
     401: "it has another secret",
     404: "it has no secret",
     413: "the message is too large for it",
@@ -67,6 +69,7 @@ class HttpPeers:
         self._metrics = metrics
         self._timeout = settings.timeout_seconds
         self._secret = shared_secret(settings)
+        self.secret_digest = digest(self._secret) if self._secret else b""
         self._names = KeptNames()
         self._directory = Directory(settings, self._names)
         self._sightings: dict[yarl.URL, Sighting] = {}

@@ -12,9 +12,9 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from controller.access import Actor
-from controller.api import administration, audit, health, kills, plans
+from controller.api import administration, audit, health, kills, peers, plans
 from controller.api.admission import MAX_BODY_BYTES, budget_of
-from controller.api.authentication import authenticated
+from controller.api.authentication import FailureLimiter, authenticated
 from controller.api.engine import Engine
 from controller.api.openapi import openapi_config
 from controller.api.problems import exception_handlers
@@ -24,6 +24,7 @@ __all__ = ["create_app", "exception_handlers", "handlers", "openapi_config"]
 PREFIX = "/api/v1"
 REQUESTS_AT_ONCE = 128
 KILLS_AT_ONCE = 128
+PEERS_AT_ONCE = 64
 
 PROTECTED = [
     *plans.HANDLERS,
@@ -39,7 +40,8 @@ HEALTH = [health.healthz, health.readyz]
 
 def handlers(engine: Engine) -> list[ControllerRouterHandler]:
     """Everything under /api/v1, and /healthz, /readyz and /metrics. The OpenAPI page comes with its config."""
-    guard = authenticated(engine)
+    limiter = FailureLimiter()
+    guard = authenticated(engine, limiter)
     requests, urgent = budget_of(REQUESTS_AT_ONCE), budget_of(KILLS_AT_ONCE)
     open_metrics = engine.settings.server.allow_unauthenticated_metrics
 
@@ -63,6 +65,11 @@ def handlers(engine: Engine) -> list[ControllerRouterHandler]:
         Router(PREFIX, route_handlers=OPEN, **shared),
         Router("/", route_handlers=HEALTH, **shared),
     ]
+    if engine.peers.secret_digest:
+        told: dict[str, Any] = {**shared, "guards": [peers.peers_only(engine, limiter)]}
+        routers.append(
+            Router(PREFIX, route_handlers=peers.HANDLERS, middleware=[budget_of(PEERS_AT_ONCE)], **told)
+        )
     if open_metrics:
         return [*routers, Router("/", route_handlers=[health.OPEN_METRICS], **shared)]
     return [*routers, Router("/", route_handlers=[health.PROTECTED_METRICS], **protected)]

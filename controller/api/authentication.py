@@ -86,9 +86,8 @@ class FailureLimiter:
         }
 
 
-def authenticated(engine: Engine) -> Guard:
+def authenticated(engine: Engine, limiter: FailureLimiter) -> Guard:
     """The guard of every protected router. It leaves the caller as `request.user`."""
-    limiter = FailureLimiter()
 
     def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         actor = _caller(connection, engine, limiter)
@@ -110,20 +109,31 @@ def _refusal(actor: Actor, scopes: tuple[Scope, ...], environment: str | None) -
 
 
 def _caller(connection: ASGIConnection[Any, Any, Any, Any], engine: Engine, limiter: FailureLimiter) -> Actor:
+    secret = bearer(connection)
+    try:
+        return engine.tokens.authenticate(secret, engine.clock.now())
+    except Unauthenticated:
+        wrong(connection, engine, limiter)
+        raise
+
+
+def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """What the caller presents. Raises Unauthenticated when that is nothing."""
     scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthenticated("send a token: Authorization: Bearer rampart_…")
-    try:
-        return engine.tokens.authenticate(secret.strip(), engine.clock.now())
-    except Unauthenticated:
-        address = _address(connection)
-        wait = limiter.wrong_token(address, engine.clock.monotonic())
-        if wait:
-            raise TooManyRequestsException(
-                "too many wrong tokens from this address", headers={"Retry-After": str(int(wait) + 1)}
-            ) from None
-        log.warning("authentication_failed", address=address)
-        raise
+    return secret.strip()
+
+
+def wrong(connection: ASGIConnection[Any, Any, Any, Any], engine: Engine, limiter: FailureLimiter) -> None:
+    """Count what was presented. Raises TooManyRequestsException when it was too often from there."""
+    address = _address(connection)
+    wait = limiter.wrong_token(address, engine.clock.monotonic())
+    if wait:
+        raise TooManyRequestsException(
+            "too many wrong tokens from this address", headers={"Retry-After": str(int(wait) + 1)}
+        ) from None
+    log.warning("authentication_failed", address=address)
 
 
 def _address(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from controller.access import Actor, TokenBook
+from controller.domain.catalogue import KillRecord, PeerAnswer
 from controller.domain.status import (
     Check,
     Explanation,
@@ -56,12 +57,23 @@ class Kills(Protocol):
 
     def active(self) -> list[KillStatus]: ...
 
+    async def hear(self, records: Sequence[KillRecord]) -> PeerAnswer:
+        """Another replica accepted these kills."""
+
+
+class Peers(Protocol):
+    @property
+    def secret_digest(self) -> bytes:
+        """SHA-256 of the secret that all replicas share; empty without one."""
+
 
 class Engine(Protocol):
     @property
     def commands(self) -> Commands: ...
     @property
     def kills(self) -> Kills: ...
+    @property
+    def peers(self) -> Peers: ...
     @property
     def registrar(self) -> Registrar: ...
     @property

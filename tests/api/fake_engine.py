@@ -1,6 +1,6 @@
 """An engine for tests of the API: it obeys `controller/api/engine.py` and keeps a world to look at."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from controller.access import Actor, TokenBook, digest
 from controller.api import create_app
-from controller.domain.catalogue import SCOPES, Scope, Token
+from controller.domain.catalogue import SCOPES, KillRecord, PeerAnswer, Scope, Token
 from controller.domain.plan import FlagRef
 from controller.domain.status import (
     Check,
@@ -30,6 +30,8 @@ from controller.store.memory import MemoryStore
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
 STAGING_FLAG = FlagRef(provider="main", environment="staging", key="checkout-v2")
+
+PEER_SECRET = "of-all-replicas-0123456789"
 
 
 class FakeClock:
@@ -166,6 +168,7 @@ class FakeKills:
         self.flags = [FLAG, STAGING_FLAG]
         self.in_force: dict[str, KillStatus] = {}
         self.confirms = True
+        self.heard: list[KillRecord] = []
 
     def _match(self, key: str, environment: str | None, provider: str | None) -> list[FlagRef]:
         found = [
@@ -222,6 +225,14 @@ class FakeKills:
     def active(self) -> list[KillStatus]:
         return list(self.in_force.values())
 
+    async def hear(self, records: Sequence[KillRecord]) -> PeerAnswer:
+        self.heard += records
+        return PeerAnswer(replica="replica-1", holds=tuple(record.kill.id for record in records))
+
+
+class FakePeers:
+    secret_digest = digest(PEER_SECRET)
+
 
 class FakeEngine:
     """Real registrar, tokens and store; commands and kills are fakes. `store` may be replaced meanwhile."""
@@ -239,6 +250,7 @@ class FakeEngine:
         self.tokens = TokenBook()
         self.commands = FakeCommands(self)
         self.kills = FakeKills(self.clock)
+        self.peers = FakePeers()
         self.registrar = Registrar(self.store, providers or {}, self.settings, self.clock)
         self.minted: dict[str, Token] = {}
         self.not_ready: list[str] = []

@@ -143,7 +143,9 @@ async def test_a_route_that_names_no_scope_is_closed_even_to_admin(engine: FakeE
     async def forgotten() -> str:
         return "open"
 
-    guarded = Router("/", route_handlers=[forgotten], guards=[authentication.authenticated(engine)])
+    guarded = Router(
+        "/", route_handlers=[forgotten], guards=[authentication.authenticated(engine, FailureLimiter())]
+    )
     app: Any = Litestar(route_handlers=[guarded], exception_handlers=exception_handlers(), openapi_config=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://rampart.test") as client:
         assert (await client.get("/forgotten", headers=engine.headers())).status_code == 403
