@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from random import Random
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from controller.ports import Clock
 
 
 class ApschedulerTimers:
@@ -14,7 +16,8 @@ class ApschedulerTimers:
     So replicas that start together do not ask everything at the same instant for ever after.
     """
 
-    def __init__(self, chance: Random, *, spread_seconds: float = 1.0) -> None:
+    def __init__(self, clock: Clock, chance: Random, *, spread_seconds: float = 1.0) -> None:
+        self._clock = clock
         self._chance = chance
         self._spread = spread_seconds
         self._timers = AsyncIOScheduler(timezone="UTC")
@@ -22,7 +25,7 @@ class ApschedulerTimers:
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
     def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        first = datetime.now(UTC) + timedelta(seconds=self._chance.uniform(0, min(seconds, self._spread)))
+        first = self._clock.now() + timedelta(seconds=self._chance.uniform(0, min(seconds, self._spread)))
         self._timers.add_job(
             work, "interval", seconds=seconds, id=name, max_instances=1, coalesce=True,
             misfire_grace_time=None, next_run_time=first,
@@ -30,7 +33,7 @@ class ApschedulerTimers:
 
     def now(self, name: str) -> None:
         if self._timers.get_job(name) is not None:
-            self._timers.modify_job(name, next_run_time=datetime.now(UTC))
+            self._timers.modify_job(name, next_run_time=self._clock.now())
 
     def start(self) -> None:
         self._timers.start()

@@ -144,17 +144,40 @@ class ProviderContract:
     async def test_a_released_kill_leaves_the_flag_off_until_it_is_turned_on(self, world: ProviderWorld) -> None:
         await bring_to(world, "everyone")
         await world.provider.kill(KILL)
-        await world.provider.release_kill(KILL)
+        await world.provider.settle_kill(KILL)
+        assert off(await seen(world, off))
+        await world.provider.forget_kill(KILL)
         assert off(await seen(world, off))
         await bring_to(world, "canary")
         state = await seen(world, lambda one: one.enabled)
         assert (state.exposure, state.audience) == (1_000, ("staff",))
 
+    async def test_forgetting_a_kill_late_leaves_what_rose_since_as_it_is(self, world: ProviderWorld) -> None:
+        """A replica that was away when another reset the kill, and a new run began."""
+        await bring_to(world, "everyone")
+        await world.provider.kill(KILL)
+        await world.provider.settle_kill(KILL)
+        await world.provider.forget_kill(KILL)
+        await bring_to(world, "canary")
+        before = await seen(world, lambda one: one.enabled)
+        await world.provider.forget_kill(KILL)
+        assert await seen(world, lambda one: one.enabled) == before
+
+    async def test_a_kill_that_was_settled_still_holds_the_flag_down(self, world: ProviderWorld) -> None:
+        """Its reset was lost on the way to the database: settling is no release."""
+        await bring_to(world, "everyone")
+        await world.provider.kill(KILL)
+        await world.provider.settle_kill(KILL)
+        await asyncio.gather(bring_to(world, "canary"), return_exceptions=True)
+        await world.provider.kill(KILL)
+        assert off(await seen(world, off))
+
     async def test_releasing_one_kill_does_not_lift_another(self, world: ProviderWorld) -> None:
         await bring_to(world, "everyone")
         await world.provider.kill(KILL)
         await world.provider.kill(replace(KILL, kill_id="kill-2"))
-        await world.provider.release_kill(KILL)
+        await world.provider.settle_kill(KILL)
+        await world.provider.forget_kill(KILL)
         assert off(await seen(world, off))
 
     async def test_a_plan_that_fits_meets_no_objection(self, world: ProviderWorld) -> None:

@@ -32,7 +32,7 @@ async def examined(world: World, *problems: str) -> dict[str, Check]:
     doctor = Doctor(
         database="PostgreSQL",
         store=world.store,
-        journal=world.journal.path,
+        journal=world.folder / "kills.journal",
         sources={"prom": cast("Source", Questioned(*problems))},
         providers={"main": world.provider},
     )

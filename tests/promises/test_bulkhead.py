@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -17,9 +18,10 @@ from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Run
 from controller.errors import StoreUnavailable
 from controller.reconciler import bind_all
-from controller.scheduler import Scheduler
+from controller.scheduler import Pace, Scheduler
 from controller.settings import EngineSettings
 from controller.telemetry import Metrics
+from controller.timers import ApschedulerTimers
 from tests.support.engine import DANA, ModelProvider, ModelSource, World
 from tests.support.rollouts import PLAN, POLICY, merged
 
@@ -110,7 +112,7 @@ def scheduler(world: World) -> Scheduler:
         reconciler=world.reconciler,
         killer=world.killer,
         presence=world.presence,
-        timers=ApschedulerTimers(Random(0)),
+        timers=ApschedulerTimers(world.clock, Random(0)),
         clock=world.clock,
         metrics=Metrics(),
         pace=Pace(tick=0.01, check_in=0.02),

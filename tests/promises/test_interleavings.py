@@ -218,10 +218,10 @@ async def check_records(storm: Storm) -> None:
         assert not (entry.action in RAISING and entry.run in killed), f"{entry.run} rose after its kill"
 
 
-@pytest.mark.parametrize("first", range(0, 60, 20))
+@pytest.mark.parametrize("first", range(0, 90, 30))
 async def test_a_kill_holds_whatever_meets_it(tmp_path: Path, first: int) -> None:
     raises = kills = 0
-    for seed in range(first, first + 20):
+    for seed in range(first, first + 30):
         storm = Storm(tmp_path / str(seed), seed)
         await weather(storm)
         raises += sum(not is_off(state) for _, state in storm.provider.history)

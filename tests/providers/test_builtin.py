@@ -68,6 +68,15 @@ class World:
         self.board.load([config], [])
         return self
 
+    async def refresh(self) -> None:
+        """As the engine takes up what the store holds."""
+        self.board.load(await self.store.flag_configs(), [])
+
+    async def release(self) -> None:
+        """As a reset through this replica does."""
+        await self.provider.settle_kill(KILL)
+        await self.provider.forget_kill(KILL)
+
     async def state(self) -> FlagState:
         state = (await self.provider.observe([FLAG]))[FLAG]
         assert isinstance(state, FlagState)
@@ -90,13 +99,6 @@ async def test_before_everything_is_loaded_a_flag_is_unknown_and_not_off() -> No
     assert isinstance((await world.provider.observe([FLAG]))[FLAG], Unknown)
 
 
-async def test_a_refresh_alone_makes_nothing_ready_because_it_knows_no_kills() -> None:
-    world = World()
-    await world.store.save_flag_config(raised(make_flag(), 50_000))
-    await world.provider.refresh()
-    assert not world.board.ready
-
-
 async def test_a_store_that_does_not_answer_leaves_the_outcome_unknown_and_the_flag_as_it_was(
     world: World,
 ) -> None:
@@ -105,7 +107,7 @@ async def test_a_store_that_does_not_answer_leaves_the_outcome_unknown_and_the_f
         await world.provider.apply(share(10_000))
     assert not caught.value.not_applied
     assert (await world.state()).exposure == 1_000, "nothing is shown that may not have happened"
-    await world.provider.refresh()
+    await world.refresh()
     assert (await world.state()).exposure == 10_000, "reading back settles it"
 
 
@@ -166,7 +168,7 @@ async def test_a_raise_in_flight_that_lands_after_the_kill_is_never_shown(world:
 async def test_what_another_replica_raised_does_not_show_through_a_kill(world: World) -> None:
     await world.provider.kill(KILL)
     await world.store.save_flag_config(with_version(raised(make_flag(), 100_000, STAFF), 10**15))
-    await world.provider.refresh()
+    await world.refresh()
     assert not (await world.state()).enabled
 
 
@@ -174,9 +176,11 @@ async def test_a_kill_stays_in_force_when_its_release_cannot_be_stored(world: Wo
     await world.provider.kill(KILL)
     world.store.away = True
     with pytest.raises(ProviderUnavailable):
-        await world.provider.release_kill(KILL)
+        await world.provider.settle_kill(KILL)
+    with pytest.raises(ProviderUnavailable):
+        await world.provider.forget_kill(KILL)
     world.store.away = False
-    await world.provider.refresh()
+    await world.refresh()
     assert world.board.holds(FLAG) == ["kill-1"]
     assert not (await world.state()).enabled
 
@@ -184,26 +188,36 @@ async def test_a_kill_stays_in_force_when_its_release_cannot_be_stored(world: Wo
 async def test_a_raise_on_its_way_to_the_store_is_shut_out_by_the_release(world: World) -> None:
     late = with_version(raised(await world.stored(), 100_000), world.board.next_version(FLAG))
     await world.provider.kill(KILL)
-    await world.provider.release_kill(KILL)
+    await world.release()
     with pytest.raises(Conflict):
         await world.store.save_flag_config(late)
-    await world.provider.refresh()
+    await world.refresh()
     assert not (await world.state()).enabled
 
 
 async def test_a_release_is_shown_with_a_version_above_the_kill(world: World) -> None:
     await world.provider.kill(KILL)
     under_kill = (await world.state()).version
-    await world.provider.release_kill(KILL)
+    await world.release()
     assert (await world.state()).version == (await world.stored()).version > under_kill
+
+
+async def test_a_replica_that_learns_late_of_a_reset_leaves_what_rose_since_as_it_is(world: World) -> None:
+    """The reset and the new run went through another replica, on the same store."""
+    await world.provider.kill(KILL)
+    risen = with_version(raised(make_flag(), 10_000, STAFF), 10**15)
+    await world.store.save_flag_config(risen)
+    await world.provider.forget_kill(KILL)
+    assert await world.stored() == risen
+    assert (await world.state()).exposure == 10_000
 
 
 async def test_a_refresh_takes_up_what_others_wrote_and_drops_nothing(world: World) -> None:
     await world.store.save_flag_config(with_version(raised(make_flag(), 50_000), 10**15))
-    await world.provider.refresh()
+    await world.refresh()
     assert (await world.state()).exposure == 50_000
     world.store._flags.clear()
-    await world.provider.refresh()
+    await world.refresh()
     assert (await world.state()).exposure == 50_000, "a flag missing from an answer is no deleted flag"
 
 
