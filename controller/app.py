@@ -123,7 +123,7 @@ class Rampart:
             peers=self.peers,
             board=self.board,
             clock=self.clock,
-            timers=ApschedulerTimers(self.chance),
+            timers=ApschedulerTimers(self.clock, self.chance),
             metrics=self.metrics,
             settings=settings,
             pace=pace,
