@@ -126,6 +126,7 @@ class Rampart:
             timers=ApschedulerTimers(self.clock, self.chance),
             metrics=self.metrics,
             settings=settings,
+            chance=self.chance.random,
             pace=pace,
             remember=self._remember,
         )

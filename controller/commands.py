@@ -217,7 +217,9 @@ class Commands:
         definition = await self._plan(plan, this.plan_revision)
         if not this.active:
             observations = (await self._as_served_now([(this, observations)]))[0][1]
-        guardrails = bind_all(definition.plan, (await self._pinned(this)).values())
+        # Rules that cannot be bound are why a run is quarantined: it must be shown all the same.
+        pinned = await self._pinned(this)
+        guardrails = () if observations.quarantine else bind_all(definition.plan, pinned.values())
         return run_status(this, definition.plan, guardrails, observations, self._killer.kills_of(this.flag))
 
     async def summaries(self) -> list[PlanSummary]:

@@ -4,6 +4,7 @@ Outside of it are only plugs. The composition root hands it real ones; the simul
 database, a disk, peers and a clock, so that what is simulated is what runs in production.
 """
 
+import random
 from collections.abc import Awaitable, Callable, Mapping
 
 from controller.announcer import Announcer
@@ -25,7 +26,10 @@ ANNOUNCE_LEASE_SECONDS = 10.0
 
 
 class Engine:
-    """One replica. `remember` keeps on disk what a start without a database needs."""
+    """One replica. `remember` keeps on disk what a start without a database needs.
+
+    `chance` gives numbers from 0 to 1; it spreads when a dependency that failed is asked again.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Engine:
         metrics: Metrics,
         settings: Settings,
         pace: Pace,
+        chance: Callable[[], float] = random.random,
         remember: Callable[[], Awaitable[None]],
     ) -> None:
         self.owner = owner
@@ -83,6 +88,7 @@ class Engine:
             metrics=metrics,
             settings=engine,
             obstacles=lambda: self.presence.obstacles,
+            chance=chance,
         )
         self.commands = Commands(self.reconciler, settings.groups)
         self.announcer = Announcer(store=store, channels=channels, clock=clock, metrics=metrics)

@@ -32,12 +32,16 @@ LONGEST_EVERY_SECONDS = 60.0
 
 
 class Looked(Struct, frozen=True, kw_only=True):
-    """What one look outside brought back for one run. `again_in`: somebody was not asked; seconds until it may."""
+    """What one look outside brought back for one run.
+
+    `again_in`: somebody was not asked; seconds until it may. `fault`: what the run's own questions raised.
+    """
 
     readings: list[tuple[Question, Reading]]
     observed: Observation
     asked_at: float
     again_in: float | None = None
+    fault: Exception | None = None
 
 
 class Measured(Struct, frozen=True):
@@ -99,13 +103,18 @@ class Lookout:
         """Measure and observe at the same time, each source and provider under its own deadline."""
         reach("observe.before")
         asked_at = self._clock.monotonic()
-        wanted = {}
+        wanted: dict[str, dict[str, list[Question]]] = {}
+        faults: dict[str, Exception] = {}
+        every = LONGEST_EVERY_SECONDS
         by_source: defaultdict[str, dict[str, list[Question]]] = defaultdict(dict)
         async for run, plan, guardrails in in_turns(runs):
-            asked = wanted[run.id] = questions(run, plan, guardrails)
-            for source, several in asked.items():
+            try:
+                wanted[run.id] = questions(run, plan, guardrails)
+                every = min(every, poll_seconds(guardrails))
+            except Exception as error:  # noqa: BLE001 - whoever judges the run raises it again (promise I16)
+                wanted[run.id], faults[run.id] = {}, error
+            for source, several in wanted[run.id].items():
                 by_source[source][run.id] = several
-        every = min((poll_seconds(guardrails) for _, _, guardrails in runs), default=LONGEST_EVERY_SECONDS)
         measured, observed = await asyncio.gather(
             asyncio.gather(*(self._measure(source, each, every, insist) for source, each in by_source.items())),
             self._observe_all({run.flag for run, _, _ in runs}, every, insist),
@@ -118,6 +127,7 @@ class Lookout:
                 observed=observed[run.flag.provider].states[run.flag],
                 asked_at=asked_at,
                 again_in=_soonest([observed[run.flag.provider], *(by_name[s] for s in wanted[run.id])]),
+                fault=faults.get(run.id),
             )
             async for run, _, _ in in_turns(runs)
         }

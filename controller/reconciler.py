@@ -33,6 +33,7 @@ from controller.domain.explain import run_status
 from controller.domain.flag import FlagChange, FlagState, TurnOn, Unknown
 from controller.domain.plan import RolloutPlan
 from controller.domain.policy import GuardrailPolicy
+from controller.domain.quarantine import quarantined
 from controller.domain.rollout import RAISING, Observations, Run, Seen
 from controller.errors import (
     Conflict,
@@ -49,7 +50,7 @@ from controller.killer import Killer
 from controller.lookout import Looked, Lookout, in_turns
 from controller.ports import Clock, FlagProvider, MetricSource, Store
 from controller.settings import EngineSettings
-from controller.telemetry import Metrics
+from controller.telemetry import Metrics, without_secrets
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -59,6 +60,10 @@ MOST_BINDINGS = 5000
 MISSED_POLLS = 3
 STALE_POLLS = 2
 """Evidence older than this many polls at its commit authorises nothing (promise I1)."""
+
+
+Save = tuple[Claim, Observations, float]
+"""What a tick leaves behind, and the seconds until the next one."""
 
 
 class Memory(Struct, kw_only=True):
@@ -107,6 +112,7 @@ class Reconciler:
         self._last_held: dict[str, Claim] = {}
         self._in_hand: set[str] = set()
         self._claimed: dict[str, int] = {}
+        self._put_off: dict[str, float] = {}
         self._bindings: dict[tuple[object, ...], tuple[Guardrail, ...]] = {}
 
     # — ticks —
@@ -132,14 +138,14 @@ class Reconciler:
     async def tick(self, claims: Sequence[Claim]) -> None:
         """One tick of one group. What is wrong with one run is that run's problem (promise I16)."""
         try:
-            bound = await self._bind_each(claims)
+            bound, put_off = await self._bind_each(claims)
             looked = await self.lookout.look([(claim.run, claim.plan, guardrails) for claim, guardrails in bound])
             ticks = [
                 asyncio.create_task(self._tick_one(claim, guardrails, looked[claim.run.id]))
                 async for claim, guardrails in in_turns(bound)
             ]
             saves = await asyncio.gather(*ticks)
-            batch = [save for save in saves if save is not None]
+            batch = put_off + [save for save in saves if save is not None]
             if batch:
                 await self.store.save_observations(self._owner, batch)
         except StoreUnavailable as error:
@@ -147,52 +153,73 @@ class Reconciler:
         finally:
             self._in_hand.difference_update(claim.run.id for claim in claims)
 
-    async def _bind_each(self, claims: Iterable[Claim]) -> list[tuple[Claim, tuple[Guardrail, ...]]]:
-        return [
-            (claim, guardrails)
-            async for claim in in_turns(claims)
-            if (guardrails := self._bound(claim)) is not None
-        ]
+    async def _bind_each(
+        self, claims: Iterable[Claim]
+    ) -> tuple[list[tuple[Claim, tuple[Guardrail, ...]]], list[Save]]:
+        """Those whose rules could be bound, and what is to be saved of the others."""
+        bound, put_off = [], []
+        async for claim in in_turns(claims):
+            try:
+                bound.append((claim, self._bound(claim)))
+            except Exception as error:  # noqa: BLE001 - one poisonous plan must not stop the others
+                put_off.append(self._quarantine(claim, error))
+        return bound, put_off
 
-    def _bound(self, claim: Claim) -> tuple[Guardrail, ...] | None:
+    def _bound(self, claim: Claim) -> tuple[Guardrail, ...]:
         run = claim.run
         revisions = (run.plan, run.plan_revision, *sorted(run.policy_revisions.items()))
         if revisions in self._bindings:
             return self._bindings[revisions]  # revisions never change
-        try:
-            if len(self._bindings) >= MOST_BINDINGS:
-                self._bindings.clear()
-            return self._bindings.setdefault(revisions, bind_all(claim.plan, claim.policies))
-        except Exception as error:  # noqa: BLE001 - one poisonous plan must not stop the others
-            self._quarantine(claim.run, error)
-            return None
+        if len(self._bindings) >= MOST_BINDINGS:
+            self._bindings.clear()
+        return self._bindings.setdefault(revisions, bind_all(claim.plan, claim.policies))
 
-    def _quarantine(self, run: Run, error: Exception) -> None:
-        log.error("tick_failed", run=run.id, error=f"{type(error).__name__}: {error}", exc_info=error)
+    # — quarantine —
+
+    def _quarantine(self, claim: Claim, error: Exception, looked: Looked | None = None) -> Save:
+        """Nothing of the run is judged until a tick succeeds; everybody is shown so, and it is tried ever less."""
+        run, why = claim.run, without_secrets(f"{type(error).__name__}: {error}")
+        log.error("tick_failed", run=run.id, error=why, exc_info=error)
+        every = min((policy.spec.every_seconds for policy in claim.policies), default=SETTLING_POLL_SECONDS)
+        flag = looked.observed if looked and isinstance(looked.observed, FlagState) else None
+        observations, put_off = quarantined(
+            run, claim.observations, why, now=self.clock.now(), every_seconds=every, flag=flag
+        )
+        self._put_off[run.id] = self.clock.monotonic() + put_off
+        self._last_held[run.id] = replace(claim, observations=observations)
         self._metrics.tick_failed(run.plan)
+        self._metrics.quarantined(run.id, run.plan, run.flag.environment)
+        return claim, observations, put_off
 
-    async def _tick_one(
-        self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked
-    ) -> tuple[Claim, Observations, float] | None:
+    def _release(self, run: Run) -> None:
+        if self._put_off.pop(run.id, None) is not None:
+            log.info("quarantine_ended", run=run.id)
+            self._metrics.released(run.id)
+
+    async def _tick_one(self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked) -> Save | None:
         self._last_held[claim.run.id] = claim
         if self.killer.holds(claim.run.flag):
             return None  # its end is recorded with the kill
         try:
-            return await self._decide_and_act(claim, guardrails, looked)
+            saved = await self._decide_and_act(claim, guardrails, looked)
         except (Conflict, StoreUnavailable) as error:
             # Nothing was applied. Whoever was first has the word; the next tick starts from what is stored.
             log.info("tick_given_up", run=claim.run.id, error=str(error))
+            return None
         except Exception as error:  # noqa: BLE001 - one poisonous run must not stop the others
-            self._quarantine(claim.run, error)
-        return None
+            return self._quarantine(claim, error, looked)
+        self._release(claim.run)
+        return saved
 
     async def _decide_and_act(
         self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked
-    ) -> tuple[Claim, Observations, float] | None:
+    ) -> Save | None:
         run, plan = claim.run, claim.plan
         inputs = self._inputs(claim, looked)
         evidence, decision = assess_and_decide(run, plan, guardrails, inputs)
-        observations = replace(evidence.observations, seen=self._seen(looked, evidence, decision, inputs.now))
+        observations = replace(
+            evidence.observations, seen=self._seen(looked, evidence, decision, inputs.now), quarantine=None
+        )
         every = poll_seconds(guardrails)
         if decision.action == "hold" or (decision.action in RAISING and self._too_old(looked, every)):
             self._show(run, plan, guardrails, observations)
@@ -227,6 +254,8 @@ class Reconciler:
             self._metrics.run_ended(run.id)
 
     def _inputs(self, claim: Claim, looked: Looked, *, bake_waived: bool = False) -> Inputs:
+        if looked.fault:
+            raise looked.fault
         run = claim.run
         memory = self._memory.get(run.id)
         if memory is None or memory.lease_epoch != claim.lease_epoch:
@@ -422,6 +451,9 @@ class Reconciler:
         for run_id, claim in list(self._last_held.items()):
             every = min(policy.spec.every_seconds for policy in claim.policies)
             memory = self._memory.get(run_id)
+            put_off_until = self._put_off.get(run_id, 0.0) + self._settings.lease_seconds
+            if now < put_off_until and not self.killer.holds(claim.run.flag):
+                continue
             patience = MISSED_POLLS * every + self._settings.lease_seconds
             if memory is None or memory.ticked is None or now - memory.ticked > patience:
                 self._metrics.run_ended(run_id)
@@ -431,13 +463,20 @@ class Reconciler:
         self._memory.pop(run_id, None)
         self._last_held.pop(run_id, None)
         self._claimed.pop(run_id, None)
+        self._put_off.pop(run_id, None)
+        self._metrics.released(run_id)
 
     # — while the database is away —
 
     async def tick_blind(self) -> None:
         """Keep judging the kill rules of the runs last held; nothing else may happen (promise I4)."""
-        claims = [claim for claim in self._last_held.values() if not self.killer.holds(claim.run.flag)]
-        bound = await self._bind_each(claims)
+        now = self.clock.monotonic()
+        claims = [
+            claim
+            for claim in self._last_held.values()
+            if not self.killer.holds(claim.run.flag) and self._put_off.get(claim.run.id, now) <= now
+        ]
+        bound, _ = await self._bind_each(claims)
         bound = [(claim, guardrails) for claim, guardrails in bound if self._poll_due(claim.run, guardrails)]
         if not bound:
             return
@@ -454,11 +493,13 @@ class Reconciler:
         try:
             inputs = self._inputs(claim, looked)
             evidence, decision = assess_and_decide(claim.run, claim.plan, guardrails, inputs)
-            self._last_held[claim.run.id] = replace(claim, observations=evidence.observations)
+            observations = replace(evidence.observations, quarantine=None)
+            self._last_held[claim.run.id] = replace(claim, observations=observations)
+            self._release(claim.run)
             if decision.action == "kill" and claim.plan.spec.mode == "enforce":
                 await self._kill(claim.run, decision, basis(claim.run, inputs, evidence))
         except Exception as error:  # noqa: BLE001 - one poisonous run must not stop the others
-            self._quarantine(claim.run, error)
+            self._quarantine(claim, error, looked)
 
     def _poll_due(self, run: Run, guardrails: tuple[Guardrail, ...]) -> bool:
         memory = self._memory.get(run.id)

@@ -8,6 +8,7 @@ from controller.domain.decide import stage_at
 from controller.domain.evidence import Verdict
 from controller.domain.plan import RolloutPlan
 from controller.domain.quantities import exposure_text
+from controller.domain.quarantine import quarantine_text
 from controller.domain.rollout import NOT_STARTED, Observations, Run, Seen, Timer
 from controller.domain.status import (
     Explanation,
@@ -147,8 +148,16 @@ def plan_summary(plan: RolloutPlan, revision: int, latest: tuple[Run, Observatio
         stage=stage,
         desired_exposure=run.exposure if run else 0,
         observed_exposure=flag.effective_exposure if flag else None,
-        reason=run.status if run else "never started",
+        reason=_summary_reason(run, observations),
     )
+
+
+def _summary_reason(run: Run | None, observations: Observations) -> str:
+    if run is None:
+        return "never started"
+    if run.active and observations.quarantine:
+        return quarantine_text(run, observations.quarantine)
+    return run.status
 
 
 def explanation(run: Run, observations: Observations) -> Explanation:

@@ -191,6 +191,7 @@ class Block(Struct, frozen=True, kw_only=True):
         "drift",
         "observe",
         "replicas",
+        "quarantine",
     ]
     text: str
     clears_at: datetime | None = None
@@ -204,6 +205,14 @@ class Seen(Struct, frozen=True, kw_only=True):
     flag_unknown: str = ""
     verdicts: tuple[Verdict, ...] = ()
     blocks: tuple[Block, ...] = ()
+
+
+class Quarantine(Struct, frozen=True, kw_only=True):
+    """The latest `failures` ticks of the run raised; `why` is what the last one raised."""
+
+    since: datetime
+    failures: int
+    why: str
 
 
 class Observations(Struct, frozen=True, kw_only=True):
@@ -223,3 +232,4 @@ class Observations(Struct, frozen=True, kw_only=True):
     silent: dict[str, Timer] = {}
     failing: dict[str, Timer] = {}
     seen: Seen | None = None
+    quarantine: Quarantine | None = None

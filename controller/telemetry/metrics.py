@@ -27,6 +27,12 @@ TICK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 DECISIONS = Family(
     "decisions_total", "counter", "Committed decisions.", ("rollout", "environment", "action", "cause")
 )
+QUARANTINED = Family(
+    "rollout_quarantined",
+    "gauge",
+    "1 while ticks of the run fail: nothing of it is judged.",
+    ("rollout", "environment"),
+)
 FAILED_TICKS = Family("tick_failures_total", "counter", "Ticks of a run that ended in an error.", ("rollout",))
 
 
@@ -45,6 +51,7 @@ class Metrics:
         self._decisions = Counts(DECISIONS, MAX_COUNTS)
         self._failed_ticks = Counts(FAILED_TICKS, MAX_COUNTS)
         self._runs = RunPages(FAMILIES, MAX_RUNS)
+        self._quarantined = RunPages((QUARANTINED,), MAX_RUNS)
         self._seen_at: dict[str, float] = {}
         self._latest_tick = 0.0
 
@@ -75,6 +82,9 @@ class Metrics:
         )  # fmt: skip
         self._audit_head = Gauge(
             "rampart_audit_head_sequence", "Latest audit sequence; a fall means lost entries.", registry=registry
+        )
+        self._quarantines = Gauge(
+            "rampart_quarantined", "Runs whose ticks fail, of those held here.", registry=registry
         )
         self._runs_shown = Gauge("rampart_runs", "Runs with series of their own here.", registry=registry)
         self._runs_hidden = Counter(
@@ -171,6 +181,14 @@ class Metrics:
         else:
             self._runs_hidden.inc()
 
+    def quarantined(self, run_id: str, rollout: str, environment: str) -> None:
+        """What else was shown of the run is from before: it goes away."""
+        self.run_ended(run_id)
+        self._quarantined.put(run_id, [QUARANTINED.line((rollout, environment), 1)])
+
+    def released(self, run_id: str) -> None:
+        self._quarantined.drop(run_id)
+
     def run_ended(self, run_id: str) -> None:
         self._runs.drop(run_id)
         self._seen_at.pop(run_id, None)
@@ -181,5 +199,11 @@ class Metrics:
         for run_id in [run_id for run_id, at in self._seen_at.items() if at < forgotten]:
             self.run_ended(run_id)
         self._runs_shown.set(len(self._runs))
-        rest = self._decisions.render() + self._failed_ticks.render() + self._runs.render()
+        self._quarantines.set(len(self._quarantined))
+        rest = (
+            self._decisions.render()
+            + self._failed_ticks.render()
+            + self._quarantined.render()
+            + self._runs.render()
+        )
         return generate_latest(self.registry) + rest.encode()

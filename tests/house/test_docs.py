@@ -128,6 +128,7 @@ def test_the_page_about_series_lists_exactly_what_is_exported() -> None:
     metrics = Metrics()
     rule = make_rule("errors-high", baseline=0.002)
     metrics.run_seen(make_status("checkout-v2#3", rules=[rule]))
+    metrics.quarantined("search-v2#1", "search-v2", "production")
     families = re.findall(r"^# TYPE (rampart_\w+)", metrics.render().decode(), re.MULTILINE)
     listed = re.findall(r"^\| `(rampart_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(families)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -117,22 +118,30 @@ class ModelProvider:
 
 
 class ModelSource:
-    """Healthy until told otherwise: `sides` changes what a variation shows, `failure` is the whole source's."""
+    """Healthy until told otherwise: `sides` changes what a variation shows, `failure` is the whole source's.
+
+    Questions that contain `refused` are answered with a failure of their own. `asked` counts batches.
+    """
 
     answers_queries = True
 
     def __init__(self) -> None:
         self.sides: dict[str, dict[str, Any]] = {}
         self.failure: str | None = None
+        self.refused: str | None = None
+        self.asked = 0
 
     async def measure(self, questions: Collection[Question]) -> Mapping[Question, Reading]:
         await asyncio.sleep(0)
+        self.asked += 1
         return {question: self._answer(question) for question in questions}
 
     def _answer(self, question: Question) -> Reading:
         if self.failure:
             return Reading(query="q", failure=self.failure)
         text = repr(question)
+        if self.refused and self.refused in text:
+            return Reading(query="q", failure="this query is wrong")
         variation = "on" if 'variation="on"' in text else "off"
         return reading(question, **self.sides.get(variation, {}))
 
@@ -185,6 +194,7 @@ class World:
         self.sources: dict[str, MetricSource] = {"prom": self.source}
         self.folder = folder
         self.peers: Peers = NoPeers()
+        self.draw: Callable[[], float] = Random(0).random
         self.settings = EngineSettings()
         self.remembered: tuple[dict[FlagRef, FlagState], set[str]] | None = None
         self.plan = make_plan(
@@ -218,6 +228,7 @@ class World:
             metrics=self.metrics,
             settings=Settings(engine=self.settings, groups={"managers": ["kim"]}),
             pace=Pace(),
+            chance=self.draw,
             remember=self.remember,
         )
         self.engine.scheduler.start()
