@@ -20,6 +20,7 @@ from controller.errors import NotFound, RampartError
 
 PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
 RunNumber = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1, description="number of the run")]
+Revision = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1, description="the latest, if none is given")]
 
 NO_NOTE = NoteBody()
 
@@ -29,9 +30,11 @@ async def list_plans(engine: Served) -> list[PlanSummary]:
     return await engine.commands.summaries()
 
 
-@get("/plans/{plan:str}", summary="A plan as it was applied last", **needs("read"))
-async def get_plan(engine: Served, plan: PathName) -> PlanRevision:
-    found = await engine.store.plan(plan)
+@get("/plans/{plan:str}", summary="A plan as it was applied last, or a revision of it", **needs("read"))
+async def get_plan(engine: Served, plan: PathName, revision: Revision = None) -> PlanRevision:
+    found = await engine.store.plan(plan, revision)
+    if found is None and revision is not None:
+        raise NotFound(f'no plan is called "{plan}" and has a revision {revision}')
     if found is None:
         raise NotFound(f'no plan is called "{plan}"; rampart list shows them all')
     return found
@@ -42,11 +45,12 @@ async def list_policies(engine: Served) -> list[PolicyRevision]:
     return list(await engine.store.policies())
 
 
-@get("/policies/{name:str}", summary="A policy as it was applied last", **needs("read"))
-async def get_policy(engine: Served, name: PathName) -> PolicyRevision:
-    found = await engine.store.policy(name)
+@get("/policies/{name:str}", summary="A policy as it was applied last, or a revision of it", **needs("read"))
+async def get_policy(engine: Served, name: PathName, revision: Revision = None) -> PolicyRevision:
+    found = await engine.store.policy(name, revision)
     if found is None:
-        raise NotFound(f'no policy is called "{name}"')
+        which = f" and has a revision {revision}" if revision is not None else ""
+        raise NotFound(f'no policy is called "{name}"{which}')
     return found
 
 

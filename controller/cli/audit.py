@@ -1,7 +1,8 @@
-"""The audit log: read it, take it away, and check its hash chain without trusting the server."""
+"""The audit log: read it, take it away, and check its hash chain, or the proof of a run, without the server."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO
 
 import click
 import msgspec
@@ -10,7 +11,7 @@ from msgspec import Struct
 from controller.cli.connection import Connection
 from controller.cli.exits import Exit, Failure
 from controller.cli.options import ListByDefault, output_option, server_option
-from controller.cli.runs import fetch_status
+from controller.cli.runs import fetch_status, run_query
 from controller.cli.screens import day_and_clock
 from controller.cli.terminal import present, say, show, show_json, table
 from controller.domain.audit import AuditEntry, AuditRow, ChainReport, verify_chain
@@ -60,15 +61,14 @@ def audit_list(run: str | None, limit: int, server: Connection, output: str) -> 
     Example:
       rampart audit list checkout-v2#3
     """
-    answer = server.get("audit", run=_run_id(server, run), limit=limit, newest_first="true")
+    answer = server.get("audit", run=run and _run_id(server, run), limit=limit, newest_first="true")
     present(answer, output, list[Record], _record_table)
     return Exit.OK
 
 
-def _run_id(server: Connection, run: str | None) -> str | None:
-    if run is None or "#" in run:
-        return run
-    return fetch_status(server, run).decode(RunStatus).id
+def _run_id(server: Connection, run: str) -> str:
+    plan, number = run_query(run)
+    return f"{plan}#{number}" if number else fetch_status(server, run).decode(RunStatus).id
 
 
 def _record_table(records: Iterable[Record]) -> list[str]:
@@ -84,29 +84,54 @@ def _record_table(records: Iterable[Record]) -> list[str]:
 
 @audit.command("export")
 @click.argument("run", required=False)
+@click.option("-o", "file", type=click.Path(dir_okay=False), help="Write there instead of to stdout.")
+@click.option("--all", "whole", is_flag=True, help="With RUN: all rows from its first to the end of the log.")
 @server_option
-def audit_export(run: str | None, server: Connection) -> int:
-    """Write the log to stdout as JSON Lines, oldest first; of one RUN or of everything.
+def audit_export(run: str | None, file: str | None, whole: bool, server: Connection) -> int:
+    """Take the whole log away, or with RUN the proof of one run.
 
-    Only an export of everything can be verified: the rows of one run are not neighbours in the chain.
+    A proof is one file: plan, policies, evidence and audit rows of a run. rampart verify decides it all again,
+    without a server. Rows of others are not in it, so that it can be given away; --all takes them in, and makes of
+    all rows one chain that a head noted elsewhere vouches for.
+
+    RUN is a run as in checkout-v2#3, or a plan: then its latest run. Without RUN the log is written as JSON Lines,
+    oldest first.
 
     \b
     Example:
+      rampart audit export checkout-v2#3 -o proof.json
       rampart audit export > audit.jsonl
     """
-    run_id = _run_id(server, run)
+    from controller.cli.proof import write_proof  # noqa: PLC0415 - it loads all that decides, and a kill must not wait
+
+    if run is not None:
+        return write_proof(server, _run_id(server, run), whole=whole, file=file)
+    if whole:
+        raise click.UsageError("--all belongs to a RUN; without RUN the whole log is written anyway")
     rows = 0
-    for line in _pages(server, run_id):
-        click.echo(line)
-        rows += 1
-    say(f"{rows} rows" + (f" of {run_id}" if run_id else "; check them: rampart audit verify --file FILE"))
+    with destination(file) as sink:
+        for line in pages(server):
+            sink.write(line + b"\n")
+            rows += 1
+    say(f"{rows} rows; check them: rampart audit verify --file {file or 'FILE'}")
     return Exit.OK
 
 
-def _pages(server: Connection, run_id: str | None) -> Iterator[bytes]:
-    after = 0
+@contextmanager
+def destination(file: str | None) -> Iterator[IO[bytes]]:
+    try:
+        with click.open_file(file or "-", "wb") as sink:
+            yield sink
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"cannot write {file}: {error.strerror or error}", Exit.USAGE) from error
+
+
+def pages(server: Connection, *, run: str | None = None, after: int = 0) -> Iterator[bytes]:
+    """Each row as JSON, oldest first."""
     while True:
-        page = server.get("audit", after=after, limit=PAGE, run=run_id).decode(list[msgspec.Raw])
+        page = server.get("audit", after=after, limit=PAGE, run=run).decode(list[msgspec.Raw])
         yield from (bytes(row) for row in page)
         if len(page) < PAGE:
             return
@@ -175,8 +200,12 @@ def _rows(export: BinaryIO) -> Iterator[AuditRow]:
             previous, digest = bytes.fromhex(record.previous), bytes.fromhex(record.hash)
         except ValueError as error:
             raise Failure(f"line {number} of the export is not an audit row: {error}", Exit.FINDING) from error
-        body = _canonical.encode(record.entry).decode()
-        yield AuditRow(sequence=record.sequence, previous=previous, hash=digest, body=body)
+        yield AuditRow(sequence=record.sequence, previous=previous, hash=digest, body=body_of(record))
+
+
+def body_of(record: Record) -> str:
+    """The text that was hashed."""
+    return _canonical.encode(record.entry).decode()
 
 
 def _head_problem(server: Connection, witness: Head) -> str | None:
@@ -196,3 +225,32 @@ def _report_lines(report: ChainReport) -> list[str]:
         f"{click.style('✔', fg='green')} {report.rows} rows verify, none is missing",
         f"  head {report.head_sequence}:{report.head_hash}",
     ]
+
+
+@click.command("verify")
+@click.argument("file", type=click.File("rb"))
+@click.option("--head", metavar="ROW:HASH", help="A head noted earlier: the file must hold that row, unchanged.")
+@output_option
+def verify(file: BinaryIO, head: str | None, output: str) -> int:
+    """Check the proof of a run from its file alone. Exits with 1 when anything in it does not fit.
+
+    FILE is what rampart audit export RUN wrote. All hashes are recomputed, every automatic decision is made again
+    from what was measured, and the run is led from its start to its end: no server, token or network is needed.
+    What the file does not allow to check is said below the checks.
+
+    \b
+    Example:
+      rampart verify proof.json --head 128:9f3a51
+    """
+    from controller.cli.proof import read_proof, report_lines  # noqa: PLC0415 - as above
+    from controller.domain.proof import ProofHead  # noqa: PLC0415 - as above
+    from controller.domain.proof import verify as check  # noqa: PLC0415 - as above
+
+    witness = _parse_head(head) if head else None
+    noted = ProofHead(sequence=witness.sequence, hash=witness.hash) if witness else None
+    report = check(read_proof(file.read()), noted)
+    if output == "json":
+        show_json(msgspec.json.encode(report))
+    else:
+        show(report_lines(report))
+    return Exit.OK if report.good else Exit.FINDING
