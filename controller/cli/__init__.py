@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from controller import __version__
-from controller.cli import audit, credentials, kills, manifests, raises, reference, runs, server
+from controller.cli import audit, credentials, kills, manifests, reference, runs, server
 from controller.cli.exits import Exit, Failure
 from controller.cli.terminal import say
 from controller.errors import SettingsError
