@@ -59,7 +59,7 @@ def test_every_command_that_is_shown_is_one_the_program_understands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for words in commands(page):
-        for name in [word for word in words if word.endswith((".yaml", ".jsonl"))]:
+        for name in [word for word in words if word.endswith((".yaml", ".json", ".jsonl"))]:
             (tmp_path / name).touch()
         for name in [word for word in words if word.endswith("/")]:
             (tmp_path / name).mkdir(exist_ok=True)
