@@ -1,6 +1,7 @@
 """One kill in force, as this replica holds it, and what others are told of it."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 
 from msgspec import Struct
@@ -52,7 +53,8 @@ class Held(Struct, kw_only=True):
             run=kill.run,
         )
 
-    def receipt(self) -> KillReceipt:
+    def receipt(self, others: Collection[str] = ()) -> KillReceipt:
+        """`others` are all other registered replicas."""
         kill = self.kill
         return KillReceipt(
             kill_id=kill.id,
@@ -63,6 +65,7 @@ class Held(Struct, kw_only=True):
             confirmed_at=self.confirmed_at,
             replicas=sorted({*self.reached, *self.heard}),
             run=kill.run,
+            silent=sorted({*others} - self.heard),
         )
 
     def entry(self) -> AuditEntry:

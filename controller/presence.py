@@ -10,6 +10,7 @@ import structlog
 
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import Barrier, Head, Replica, Roll
+from controller.domain.status import Raises, ReplicaStatus
 from controller.errors import StoreUnavailable
 from controller.journal import HeadRecord, Journal
 from controller.killer import Killer
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 HEAD_SECONDS = 30.0
 """How often the end of the audit log is written to the journal; in between it is remembered in memory."""
+
+NOT_MERGED = "the database does not answer this replica, or has not taken up all kills that it knows"
 
 
 class Presence:
@@ -76,6 +79,20 @@ class Presence:
         if not self.merged:
             self.merged = True
             log.info("database_answers", replicas=[self.replica.name, *roll.others])
+
+    def raises(self) -> Raises:
+        """As the latest answer of the database had it; from memory."""
+        here = ReplicaStatus(name=self.replica.name, state="here")
+        absent = {one.name: one.seen_at for one in self.roll.absent} if self.roll else {}
+        others = self.roll.others if self.roll else self._killer.others()
+        if not self.merged:
+            unknown = [ReplicaStatus(name=name, state="unknown") for name in others]
+            return Raises(allowed=False, obstacles=[NOT_MERGED], replicas=[here, *unknown])
+        seen = [
+            ReplicaStatus(name=name, state="absent" if name in absent else "present", seen_at=absent.get(name))
+            for name in others
+        ]
+        return Raises(allowed=not self.obstacles, obstacles=list(self.obstacles), replicas=[here, *seen])
 
     async def leave(self) -> None:
         """Stop for good, or until the next start: with everything merged nobody has to wait for us."""

@@ -12,7 +12,7 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from controller.access import Actor
-from controller.api import administration, audit, health, kills, peers, plans
+from controller.api import administration, audit, health, kills, peers, plans, raises
 from controller.api.admission import MAX_BODY_BYTES, budget_of
 from controller.api.authentication import FailureLimiter, authenticated
 from controller.api.engine import Engine
@@ -29,6 +29,7 @@ PEERS_AT_ONCE = 64
 PROTECTED = [
     *plans.HANDLERS,
     *kills.RESET_HANDLERS,
+    *raises.HANDLERS,
     *administration.HANDLERS,
     *audit.HANDLERS,
     health.doctor,

@@ -14,6 +14,7 @@ from controller.domain.status import (
     KillReceipt,
     KillStatus,
     PlanSummary,
+    Raises,
     RunStatus,
 )
 from controller.ports import Clock, Store
@@ -67,6 +68,15 @@ class Peers(Protocol):
         """SHA-256 of the secret that all replicas share; empty without one."""
 
 
+class Presence(Protocol):
+    """Whether raises may be: all registered replicas are there, and have merged their kills."""
+
+    def raises(self) -> Raises: ...
+
+    async def check_in(self) -> None:
+        """Ask the database again. Raises StoreUnavailable."""
+
+
 class Engine(Protocol):
     @property
     def commands(self) -> Commands: ...
@@ -74,6 +84,8 @@ class Engine(Protocol):
     def kills(self) -> Kills: ...
     @property
     def peers(self) -> Peers: ...
+    @property
+    def presence(self) -> Presence: ...
     @property
     def registrar(self) -> Registrar: ...
     @property

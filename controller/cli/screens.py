@@ -15,6 +15,7 @@ from controller.domain.status import (
     KillReceipt,
     KillStatus,
     PlanSummary,
+    Raises,
     RuleStatus,
     RunStatus,
     StageStatus,
@@ -242,8 +243,8 @@ def _receipt(receipt: KillReceipt) -> list[str]:
         ticks.append(f"{click.style('✔', fg='green')} read back off {clock(receipt.confirmed_at)}")
         ticks.append(f"({quantity(took, 'seconds')})")
     lines = [click.style(title, bold=True), "  " + "   ".join(ticks)]
-    if receipt.replicas:
-        lines.append(f"  reached {', '.join(receipt.replicas)}")
+    if receipt.replicas or receipt.silent:
+        lines.append("  " + _reached(receipt))
     if receipt.confirmed_at is None:
         lines.append(f"  {unconfirmed_text()}")
     if not receipt.durable:
@@ -252,7 +253,27 @@ def _receipt(receipt: KillReceipt) -> list[str]:
     return lines
 
 
+def _reached(receipt: KillReceipt) -> str:
+    reached = f"reached {', '.join(receipt.replicas) or 'no replica'}"
+    if not receipt.silent:
+        return reached
+    not_yet = click.style(f"not yet {', '.join(receipt.silent)}", fg="yellow")
+    return f"{reached}; {not_yet} (told again and again)"
+
+
 # — the rest —
+
+
+def raises_lines(raises: Raises) -> list[str]:
+    if raises.allowed:
+        lines = [click.style("exposure may rise", fg="green")]
+    else:
+        lines = [click.style("nothing rises", fg="red", bold=True), *(f"  - {text}" for text in raises.obstacles)]
+    rows = [
+        [one.name, one.state, f"last seen {day_and_clock(one.seen_at)}" if one.seen_at else ""]
+        for one in raises.replicas
+    ]
+    return [*lines, "", *table(("REPLICA", "STATE", ""), rows)]
 
 
 def plan_table(plans: Sequence[PlanSummary]) -> list[str]:

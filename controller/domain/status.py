@@ -111,7 +111,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 class KillReceipt(Struct, frozen=True, kw_only=True):
-    """`durable`: the journal has it on disk. `confirmed_at` None: not read back as off yet, being retried."""
+    """`durable`: the journal has it on disk. `confirmed_at` None: not read back as off yet, being retried.
+
+    `replicas` hold it by now; `silent` are registered and did not answer yet.
+    """
 
     kill_id: str
     flag: FlagRef
@@ -121,6 +124,30 @@ class KillReceipt(Struct, frozen=True, kw_only=True):
     confirmed_at: datetime | None
     replicas: list[str]
     run: str | None = None
+    silent: list[str] = []
+
+
+class ReplicaStatus(Struct, frozen=True, kw_only=True):
+    """`here` is the one that answers. `unknown`: the database does not answer it. `seen_at` is database time."""
+
+    name: str
+    state: Literal["here", "present", "absent", "unknown"]
+    seen_at: datetime | None = None
+
+
+class Raises(Struct, frozen=True, kw_only=True):
+    """Whether any exposure may rise now, as one replica knows it. Lowering and kills are never in question."""
+
+    allowed: bool
+    obstacles: list[str]
+    replicas: list[ReplicaStatus]
+
+
+class Released(Struct, frozen=True, kw_only=True):
+    """`released` names the absent replicas that were forgotten, and the barriers."""
+
+    released: list[str]
+    raises: Raises
 
 
 class Change(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from controller.access import Actor, TokenBook, digest
 from controller.api import create_app
-from controller.domain.catalogue import SCOPES, KillRecord, PeerAnswer, Scope, Token
+from controller.domain.catalogue import SCOPES, KillRecord, PeerAnswer, Replica, Scope, Token
 from controller.domain.plan import FlagRef
 from controller.domain.status import (
     Check,
@@ -18,6 +18,8 @@ from controller.domain.status import (
     KillReceipt,
     KillStatus,
     PlanSummary,
+    Raises,
+    ReplicaStatus,
     RunStatus,
     StageStatus,
 )
@@ -234,6 +236,24 @@ class FakePeers:
     secret_digest = digest(PEER_SECRET)
 
 
+class FakePresence:
+    """What the store says at each check-in."""
+
+    def __init__(self, engine: "FakeEngine") -> None:
+        self.engine = engine
+        self.obstacles: list[str] = []
+
+    def raises(self) -> Raises:
+        here = ReplicaStatus(name="replica-1", state="here")
+        return Raises(allowed=not self.obstacles, obstacles=self.obstacles, replicas=[here])
+
+    async def check_in(self) -> None:
+        roll = await self.engine.store.check_in(
+            Replica(name="replica-1", version="1"), life="1", valid_seconds=5.0, remembered=0
+        )
+        self.obstacles = list(roll.obstacles)
+
+
 class FakeEngine:
     """Real registrar, tokens and store; commands and kills are fakes. `store` may be replaced meanwhile."""
 
@@ -251,6 +271,7 @@ class FakeEngine:
         self.commands = FakeCommands(self)
         self.kills = FakeKills(self.clock)
         self.peers = FakePeers()
+        self.presence = FakePresence(self)
         self.registrar = Registrar(self.store, providers or {}, self.settings, self.clock)
         self.minted: dict[str, Token] = {}
         self.not_ready: list[str] = []

@@ -44,6 +44,8 @@ def body_type(path: str) -> type[Struct]:
     match path.split("/"):
         case ["plans", _, verb] if verb in COMMANDS:
             return NoteBody
+        case ["raises", "release"]:
+            return NoteBody
         case ["manifests"]:
             return ManifestsBody
         case ["tokens"]:
