@@ -5,12 +5,15 @@ database, a disk, peers and a clock, so that what is simulated is what runs in p
 """
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
 
 from controller.announcer import Announcer
 from controller.commands import Commands
 from controller.domain.catalogue import FlagConfig, Replica
 from controller.domain.plan import FlagRef
+from controller.errors import Conflict
 from controller.journal import Journal
 from controller.killer import Killer
 from controller.lastknown import KnownFlag
@@ -21,6 +24,8 @@ from controller.scheduler import Pace, Scheduler
 from controller.settings import BuiltinProviderSettings, Settings
 from controller.snapshot import FlagBoard
 from controller.telemetry import Metrics
+
+log = structlog.get_logger()
 
 ANNOUNCE_LEASE_SECONDS = 10.0
 
@@ -105,15 +110,29 @@ class Engine:
     async def refresh(self) -> None:
         """What memory holds of the database, renewed. Kills stay laid over whatever it says of a flag."""
         plans = [revision.plan for revision in await self.store.plans()]
+        asked_at = self.board.revision
         configs = await self.store.flag_configs()
         known = [KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans]
         self.killer.learn(known, self.flags_of(configs))
-        self.board.load(configs, [held.kill for held in self.killer.in_force()])
+        kills = [held.kill for held in self.killer.in_force()]
+        for forgotten in self.board.load(configs, kills, asked_at=asked_at):
+            await self._restore(forgotten)
         await self.board.versions.secure()
         self.reconciler.forget_ended()
         self.metrics.audit_head((await self.store.audit_head())[0])
 
-    def flags_of(self, configs: list[FlagConfig]) -> list[FlagRef]:
+    async def _restore(self, forgotten: FlagConfig) -> None:
+        """The database was failed over to a past in which this flag exposed more: what was lowered stays low."""
+        config = self.board.restored(forgotten)
+        log.error("flag_forgotten", key=config.key, environment=config.environment, version=config.version)
+        await self.board.versions.secure()
+        try:
+            await self.store.save_flag_config(config)
+        except Conflict:
+            return  # somebody wrote it meanwhile; the next round reads that
+        self.board.put(config)
+
+    def flags_of(self, configs: Sequence[FlagConfig]) -> list[FlagRef]:
         """Every built-in flag, under each name by which the settings know the built-in provider."""
         builtin = [
             name for name, one in self._settings.providers.items() if isinstance(one, BuiltinProviderSettings)

@@ -181,7 +181,7 @@ class Killer:
         await asyncio.wait(lowering, timeout=ANSWER_WITHIN_SECONDS)
         if self._store_answers:
             await asyncio.wait(merging, timeout=STORE_WAIT_SECONDS)
-        return held.receipt()
+        return held.receipt(self._others)
 
     async def _write_down(self, held: Held) -> None:
         reach("journal.before")
@@ -396,12 +396,12 @@ class Killer:
         for held in self.in_force():
             if not held.merged and not await self._merge_one(held):
                 # One wait is enough to know. What waits last in line next time is not in the way of the others.
-                self._held[held.kill.id] = self._held.pop(held.kill.id)
+                if held.kill.id in self._held:
+                    self._held[held.kill.id] = self._held.pop(held.kill.id)
                 raise StoreUnavailable("the database does not take up kills; they are kept and tried again")
             if held.merged and held.confirmed_at is not None and not held.confirmation_stored:
                 await self._store.confirm_kill(held.kill.id, held.confirmed_at)
                 held.confirmation_stored = True
-        # Only what was recorded before the question can be missing in the answer because of a reset.
         recorded = [held for held in self.in_force() if held.merged]
         active = {one.kill.id: one for one in await self._store.active_kills()}
         for kill_id, one in active.items():
@@ -410,9 +410,18 @@ class Killer:
                 held.merged = True
                 held.durable = await self._journal.append(held.record)
                 await self._lower(held)
-        for held in recorded:
-            if held.kill.id not in active and held.kill.id in self._held:
-                await self._let_go(held)  # reset through another replica
+        missing = [held for held in recorded if held.kill.id not in active and held.kill.id in self._held]
+        if missing:
+            await self._settle_missing(missing)
+
+    async def _settle_missing(self, missing: Sequence[Held]) -> None:
+        """Recorded once, and not in force there now: a reset through another replica ends a kill, oblivion does not."""
+        reset = await self._store.reset_among([held.kill.id for held in missing])
+        for held in missing:
+            if held.kill.id in reset:
+                await self._let_go(held)
+            else:
+                held.merged = held.confirmation_stored = False
 
     async def _merge_one(self, held: Held) -> bool:
         try:

@@ -71,6 +71,7 @@ class Memory(Struct, kw_only=True):
 
     lease_epoch: int
     ticked: float | None = None
+    confirmed: bool = False
     applied: float | None = None
 
 
@@ -261,7 +262,9 @@ class Reconciler:
         if memory is None or memory.lease_epoch != claim.lease_epoch:
             memory = self._memory[run.id] = Memory(lease_epoch=claim.lease_epoch)
         elapsed = looked.asked_at - memory.ticked if memory.ticked is not None else 0.0
-        memory.ticked = looked.asked_at
+        if run.confirmed and not memory.confirmed:
+            elapsed = 0.0  # when it was committed is not known here, and no time before that may count
+        memory.ticked, memory.confirmed = looked.asked_at, run.confirmed
         if memory.applied is None:
             memory.applied = looked.asked_at  # a new holder gives the provider its whole settling time again
         return Inputs(
@@ -331,6 +334,9 @@ class Reconciler:
         await self._commit(move)
         log.info("decided", run=run.id, action=decision.action, cause=decision.cause, reason=decision.text)
         self._metrics.decision(run.plan, run.flag.environment, decision.action, decision.cause)
+        memory = self._memory.get(run.id)
+        if memory is not None and decision.action == "confirm" and lease_epoch is not None:
+            memory.ticked, memory.confirmed = self.clock.monotonic(), True  # the bake begins here
         if changed and plan.spec.mode == "enforce":
             await self._apply(after, share_of_run(after, plan, decision.text), mark=mark, began=began)
         if not after.active:

@@ -14,7 +14,7 @@ import structlog
 
 from controller.domain.catalogue import FlagConfig, Kill
 from controller.domain.plan import FlagRef
-from controller.domain.sdkflag import killed, same_but_version, with_version
+from controller.domain.sdkflag import exposes_less, killed, same_but_version, with_version
 from controller.ports import Clock
 
 log = structlog.get_logger()
@@ -107,6 +107,7 @@ class FlagBoard:
         self.ready = False
         self.revision = 0  # counts changes of what is stored
         self._stored: dict[Place, FlagConfig] = {}
+        self._put_at: dict[Place, int] = {}
         self._kills: defaultdict[Place, set[str]] = defaultdict(set)
         self._shown: defaultdict[str, dict[str, FlagConfig]] = defaultdict(dict)
         self._served: defaultdict[Place, int] = defaultdict(int)
@@ -116,25 +117,46 @@ class FlagBoard:
 
     # — what is stored, and what holds it down —
 
-    def load(self, configs: Iterable[FlagConfig], kills: Iterable[Kill]) -> None:
+    def load(
+        self, configs: Iterable[FlagConfig], kills: Iterable[Kill], *, asked_at: int = 0
+    ) -> list[FlagConfig]:
         """Take up what a store or the last known state holds, kills first; ready from then on.
 
         A flag that is missing from `configs` stays: a short answer is no deletion, only an archived flag is.
+        `asked_at` is the board's revision before the store was asked. A flag that is older there than what was
+        here by then was forgotten by a failover, and the lower of the two wins: returned are those that expose
+        less here, to be stored again as `restored`.
         """
         for kill in kills:
             self.hold_down(kill.flag, kill.id)
+        lower_here = []
         for config in configs:
-            self.put(config)
+            place = Place(config.environment, config.key)
+            present = self._stored.get(place)
+            if present is None or present.version <= config.version or self._put_at[place] > asked_at:
+                self.put(config)
+            elif exposes_less(present, config):
+                lower_here.append(present)
+            else:
+                self._store(place, config)
         self.ready = True
+        return lower_here
+
+    def restored(self, config: FlagConfig) -> FlagConfig:
+        """The same flag above every version that was stored or served of it."""
+        return with_version(config, self.versions.next(above=self._highest(Place(config.environment, config.key))))
 
     def put(self, config: FlagConfig) -> None:
         """Show a newer config of a flag; under a kill, killed. What is not newer is ignored."""
         place = Place(config.environment, config.key)
         present = self._stored.get(place)
         if present is None or config.version > present.version:
-            self._stored[place] = config
-            self.revision += 1
-            self._show(place)
+            self._store(place, config)
+
+    def _store(self, place: Place, config: FlagConfig) -> None:
+        self.revision += 1
+        self._stored[place], self._put_at[place] = config, self.revision
+        self._show(place)
 
     def hold_down(self, flag: FlagRef, kill_id: str) -> None:
         """From here on the flag is shown killed, whatever `put` brings. Waits for nothing."""

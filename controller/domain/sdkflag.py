@@ -118,6 +118,16 @@ def state_of(config: FlagConfig) -> FlagState:
     )
 
 
+def exposes_less(one: FlagConfig, other: FlagConfig) -> bool:
+    """Whether fewer get the rollout variation of `one` than of `other`; an archived flag exposes nobody."""
+    here, there = state_of(one), state_of(other)
+    if one.archived or other.archived:
+        return one.archived and not other.archived
+    if here.effective_exposure != there.effective_exposure:
+        return here.effective_exposure < there.effective_exposure
+    return bool(there.enabled and there.audience) and not (here.enabled and here.audience)
+
+
 def _salt(environment: str, key: str) -> str:
     # Not random: a flag made again after a lost database gives everybody the same as before.
     return hashlib.sha256(f"rampart/{environment}/{key}".encode()).hexdigest()[:32]

@@ -286,6 +286,9 @@ class MemoryStore:
             for row in sorted(in_force, key=lambda row: (row.kill.flag, row.epoch))
         ]
 
+    async def reset_among(self, kill_ids: Collection[str]) -> Collection[str]:
+        return [kill_id for kill_id in kill_ids if kill_id in self.kills and self.kills[kill_id].reset]
+
     async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
         known = self._kills_of(flag)
         unknown = sorted(set(kill_ids) - {row.kill.id for row in known})

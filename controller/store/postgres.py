@@ -262,6 +262,9 @@ class PostgresStore:
     async def active_kills(self) -> Sequence[ActiveKill]:
         return [rows.active_kill(row) for row in await self._database.fetch(SQL["active_kills"])]
 
+    async def reset_among(self, kill_ids: Collection[str]) -> Collection[str]:
+        return [row["id"] for row in await self._database.fetch(SQL["reset_among"], list(kill_ids))]
+
     async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
         """No audit row when none of them was in force any more."""
 

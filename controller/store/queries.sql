@@ -223,6 +223,10 @@ UPDATE kills SET confirmed_at = $2 WHERE id = $1 AND confirmed_at IS NULL
 SELECT document, kill_epoch, confirmed_at FROM kills WHERE reset_at IS NULL
 ORDER BY provider, environment, key, kill_epoch
 
+-- name: reset_among
+-- Which of these kills a person has reset.
+SELECT id FROM kills WHERE id = ANY($1::text[]) AND reset_at IS NOT NULL
+
 -- name: reset_kills
 -- A person covers these kills.
 UPDATE kills SET reset_at = $2, reset_by = $3 WHERE id = ANY($1::text[]) AND reset_at IS NULL
