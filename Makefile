@@ -13,7 +13,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers check format bench schema lock clean
+.PHONY: help demo test test-peers chaos check format bench schema lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(DEV) ## Run all tests that need nothing from outside this repository
 test-peers: $(DEV) ## Install Prometheus (Debian) if missing, then run the tests that need it
 	tests/peers/install.sh
 	$(BIN)/python -m pytest tests/peers $(ARGS)
+
+chaos: $(DEV) ## Half an hour of faults on three real replicas (ARGS="--seed 7 --faults 100"; --help)
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 check: $(DEV) ## Everything CI runs: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .

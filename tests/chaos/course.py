@@ -1,0 +1,174 @@
+"""One course of faults: start the cluster, strike again and again, and look at everything in between."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+from controller import __version__
+from tests.chaos.cluster import LEASE_SECONDS, REPLICAS, Cluster
+from tests.chaos.database import AWAY
+from tests.chaos.faults.postgres import DISK_FULL
+from tests.chaos.faults.scene import Fault, Scene
+from tests.chaos.history import History
+from tests.chaos.ledger import Ledger
+from tests.chaos.people import People
+from tests.chaos.plans import EVERY_SECONDS
+from tests.chaos.report import Outcome, Report
+from tests.chaos.witness import Witness, exposes, exposure, served
+from tests.support.server import wait_until
+
+CALM_EVERY = 50
+"""After so many faults everybody rests for a moment, and everything is compared."""
+
+CONVERGENCE_SECONDS = 2 * EVERY_SECONDS + LEASE_SECONDS
+TOO_MANY = 10
+"""After so many failures the rest of the course would only say the same again."""
+
+Say = Callable[[str], None]
+
+
+class Course:
+    def __init__(self, folder: Path, *, seed: int, rollouts: int, say: Say) -> None:
+        self._seed = seed
+        self._say = say
+        self.cluster = Cluster(folder, [f"flag-{number:03}" for number in range(rollouts)])
+        self._ledger = Ledger()
+        self._history = History(self.cluster.sql)
+        self._people = People(self.cluster, self._ledger, Random(f"{seed} people"))
+        self._witness = Witness(self.cluster, self._ledger)
+        self._outcomes: list[Outcome] = []
+        self._problems: list[str] = []
+
+    def run(self, faults: Sequence[Fault]) -> Report:
+        began = time.monotonic()
+        try:
+            self.cluster.start()
+            self._people.start()
+            self._witness.start()
+            self._warm_up()
+            for step, fault in enumerate(faults, start=1):
+                self._strike(step, len(faults), fault)
+                if step % CALM_EVERY == 0 or step == len(faults):
+                    self._compare(step)
+                if self._failures() >= TOO_MANY:
+                    break
+        finally:
+            self._people.close()
+            self._witness.close()
+            self.cluster.close()
+        return self._report(time.monotonic() - began)
+
+    def _warm_up(self) -> None:
+        rising = (
+            "SELECT count(*) FROM runs WHERE phase = 'progressing' AND (state->>'confirmed_exposure')::bigint > 0"
+        )
+        some = len(self.cluster.flags) // 2
+        wait_until(lambda: self.cluster.sql.value(rising) >= some, seconds=120, every=0.2, what="rollouts to rise")
+        self._say(f"{len(self.cluster.flags)} rollouts on {REPLICAS} replicas; PostgreSQL " + self._disk())
+
+    def _disk(self) -> str:
+        ground = self.cluster.ground
+        return "has a small disk of its own" if ground.small else f"has no small disk: {ground.why_not_small}"
+
+    # — one fault —
+
+    def _strike(self, step: int, steps: int, fault: Fault) -> None:
+        if fault.name == DISK_FULL and not self.cluster.ground.small:
+            self._outcomes.append(Outcome(step=step, fault=fault.name, left_out=self.cluster.ground.why_not_small))
+            return
+        outcome = self._outcome(step, fault)
+        self._outcomes.append(outcome)
+        told = ", ".join(f"{name or 'recovered'} {seconds:.2f} s" for name, seconds in outcome.recoveries.items())
+        self._say(f"{step}/{steps} {fault.name}: {outcome.problem or told or 'nothing to do'}")
+
+    def _outcome(self, step: int, fault: Fault) -> Outcome:
+        scene = Scene(
+            cluster=self.cluster, people=self._people, history=self._history,
+            chance=Random(f"{self._seed} {step} {fault.name}"),
+        )  # fmt: skip
+        try:
+            recoveries = dict(fault.act(scene))
+            self._history.read()
+        except (AssertionError, *AWAY) as error:
+            self.cluster.restore()
+            return Outcome(step=step, fault=fault.name, problem=f"{type(error).__name__}: {error}"[:3000])
+        late = fault.limit is not None and recoveries.get("", 0.0) > fault.limit
+        problem = f"recovered after {recoveries['']:.2f} s, promised within {fault.limit:g} s" if late else ""
+        return Outcome(step=step, fault=fault.name, recoveries=recoveries, problem=problem)
+
+    def _failures(self) -> int:
+        return len(self._problems) + sum(bool(one.problem) for one in self._outcomes)
+
+    # — everything compared —
+
+    def _compare(self, step: int) -> None:
+        self._people.rest()
+        try:
+            self._history.read()
+            self._problems += [f"step {step}: {one}" for one in self._history.problems()]
+            wait_until(self._as_stored, seconds=CONVERGENCE_SECONDS + 5.0, every=0.3, what="all replicas to agree")
+        except (AssertionError, *AWAY) as error:
+            self._problems.append(f"step {step}: {error} {self._disagreements()}")
+        self._problems += [f"step {step}: {one}" for one in self._ledger.broken]
+        self._problems += [f"step {step}: {one}" for one in self._missing_kills()]
+        self._ledger.broken.clear()
+        self._say(
+            f"compared after {step}: {len(self._history)} audit rows, {self._ledger.total()} kills, "
+            f"{len(self._problems)} problems"
+        )
+        self._people.go_on()
+
+    def _missing_kills(self) -> list[str]:
+        stored = {row["id"] for row in self.cluster.sql.rows("SELECT id FROM kills WHERE reset_at IS NULL")}
+        return [
+            f"{one.kill_id} of {one.flag}, answered by replica {one.through} and never reset, is not in force"
+            for one in self._ledger.in_force()
+            if one.kill_id not in stored
+        ]
+
+    def _as_stored(self) -> bool:
+        return not self._disagreements()
+
+    def _disagreements(self) -> list[str]:
+        """Where an SDK of some replica is served something else than the database says."""
+        stored = {row["key"]: (row["on"], row["share"]) for row in self.cluster.sql.rows(STORED, seconds=10.0)}
+        found = []
+        for replica in self.cluster.replicas:
+            shown = served(replica, self.cluster.sdk_key)
+            if shown is None:
+                return [f"replica {replica.number} serves nothing"]
+            for flag, (on, share) in stored.items():
+                if on and (exposes(shown[flag]), exposure(shown[flag])) != (True, share) and share:
+                    found.append(f"replica {replica.number} serves {flag} at {exposure(shown[flag])}, not {share}")
+                if not on and exposes(shown[flag]):
+                    found.append(f"replica {replica.number} serves {flag}, which is off")
+        return found[:5]
+
+    def _report(self, seconds: float) -> Report:
+        return Report(
+            seed=self._seed,
+            version=__version__,
+            replicas=REPLICAS,
+            rollouts=len(self.cluster.flags),
+            lease_seconds=LEASE_SECONDS,
+            seconds=seconds,
+            outcomes=self._outcomes,
+            transitions=self._history.transitions(),
+            audit_rows=len(self._history),
+            lost=self._history.lost,
+            kills_answered=self._ledger.total(),
+            looks=self._witness.looks,
+            answers=dict(self._ledger.answers),
+            problems=self._problems,
+        )
+
+
+# What everybody must be served: off under a kill, else what the latest run of the flag has committed.
+STORED = """
+SELECT r.plan AS key,
+    NOT EXISTS (SELECT FROM kills k WHERE k.key = r.key AND k.reset_at IS NULL)
+        AND r.phase IN ('pending', 'progressing', 'paused', 'completed', 'abandoned') AS on,
+    CASE WHEN r.phase = 'killed' THEN 0 ELSE (r.state->>'exposure')::bigint END AS share
+FROM (SELECT DISTINCT ON (plan) * FROM runs ORDER BY plan, number DESC) r
+"""

@@ -1,0 +1,23 @@
+"""Every kind of fault, and in which order they strike."""
+
+from collections.abc import Collection
+from random import Random
+
+from tests.chaos.faults import crowd, metrics, network, postgres, replicas
+from tests.chaos.faults.scene import Fault
+
+FAULTS: tuple[Fault, ...] = (
+    *network.FAULTS, *postgres.FAULTS, *replicas.FAULTS, *metrics.FAULTS, *crowd.FAULTS,
+)  # fmt: skip
+
+
+def schedule(seed: int, faults: int, names: Collection[str] = ()) -> list[Fault]:
+    """In random order: each kind by its weight, and at least once if there is room."""
+    known = [fault for fault in FAULTS if not names or fault.name in names]
+    total = sum(fault.weight for fault in known)
+    drawn = [fault for fault in known for _ in range(max(1, round(faults * fault.weight / total)))]
+    chance = Random(seed)
+    while len(drawn) < faults:
+        drawn += chance.choices(known, [fault.weight for fault in known])
+    chance.shuffle(drawn)
+    return drawn[:faults]
