@@ -255,7 +255,7 @@ class Killer:
         )
 
     async def _tell(self, kills: Sequence[Held]) -> None:
-        for answer in await self._peers.tell([held.record for held in kills]):
+        async for answer in self._peers.tell([held.record for held in kills]):
             for held in kills:
                 if held.kill.id in answer.holds:
                     held.heard.add(answer.replica)

@@ -6,7 +6,7 @@ a kill need not wait for one, and shows early who does not answer or does not kn
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from time import monotonic
 
 import aiohttp
@@ -86,14 +86,17 @@ class HttpPeers:
         seen = [self._sightings.get(url, Sighting(shown(url))) for url in self._directory.addresses()]
         return [one for one in seen if one.replica != self._own]
 
-    async def tell(self, kills: Sequence[KillRecord]) -> Sequence[PeerAnswer]:
-        """Whoever answered in time. Never raises: who is silent is missing in the answer."""
+    async def tell(self, kills: Sequence[KillRecord]) -> AsyncIterator[PeerAnswer]:
+        """All at the same time; the answers as they come. Never raises: who is silent is missing."""
         if not self._secret or not kills:
-            return []
+            return
         messages = list(_messages(self._own, kills))
         others = [url for url in self._directory.addresses() if not self._is_own(url)]
-        answers = await asyncio.gather(*(self._tell(url, messages) for url in others))
-        return [answer for several in answers for answer in several if answer.replica != self._own]
+        telling = [asyncio.create_task(self._tell(url, messages)) for url in others]
+        for told in asyncio.as_completed(telling):
+            for answer in await told:
+                if answer.replica != self._own:
+                    yield answer
 
     async def close(self) -> None:
         if self._greeting is not None:
@@ -159,12 +162,17 @@ class HttpPeers:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._exchange(url, message)
+        except PeerSilent:
+            raise
         except TimeoutError:
             raise PeerSilent("timeout", f"no answer within {self._timeout:g} s") from None
         except aiohttp.ClientConnectionError as error:
             raise PeerSilent("unreachable", f"cannot be reached: {_why(error)}") from error
         except (aiohttp.ClientError, msgspec.MsgspecError) as error:
             raise PeerSilent("garbled", f"answers as no replica does ({type(error).__name__})") from error
+        except Exception as error:
+            log.exception("peer_not_told", address=shown(url))
+            raise PeerSilent("failed", f"cannot be told ({type(error).__name__})") from error
 
     async def _exchange(self, url: yarl.URL, message: bytes) -> PeerAnswer:
         try:

@@ -3,7 +3,7 @@
 A plug reports what it saw or did. It never judges, never retries a raise, never invents a missing value.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -91,8 +91,8 @@ class Channel(Protocol):
 class Peers(Protocol):
     """The other replicas, asked directly: the way for kills that needs no database."""
 
-    async def tell(self, kills: Sequence[KillRecord]) -> Sequence[PeerAnswer]:
-        """Whoever answered in time. Never raises: who is silent is missing in the answer."""
+    def tell(self, kills: Sequence[KillRecord]) -> AsyncIterator[PeerAnswer]:
+        """The answers as they come, until the time is over. Never raises: who is silent is missing."""
 
     async def close(self) -> None: ...
 

@@ -1,7 +1,7 @@
 """The unchanged engine in a model world: virtual time, a model provider, a model source, the memory store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -174,8 +174,10 @@ class StillTimers:
 class NoPeers:
     """A replica that is alone."""
 
-    async def tell(self, kills: Sequence[KillRecord]) -> Sequence[PeerAnswer]:
-        return []
+    async def tell(self, kills: Sequence[KillRecord]) -> AsyncIterator[PeerAnswer]:
+        answers: list[PeerAnswer] = []
+        for answer in answers:
+            yield answer
 
     async def close(self) -> None:
         """Nothing is held open."""
