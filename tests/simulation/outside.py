@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -257,12 +257,14 @@ class ModelPeers:
         self._others = others
         self._chance = chance
 
-    async def tell(self, kills: Sequence[KillRecord]) -> Sequence[PeerAnswer]:
+    async def tell(self, kills: Sequence[KillRecord]) -> AsyncIterator[PeerAnswer]:
         await self._process.gate()
         asked = [asyncio.ensure_future(self._ask(other, kills)) for other in self._others(self._process.name)]
         answers = await asyncio.gather(*asked)
         await self._process.gate()
-        return [answer for answer in answers if answer is not None]
+        for answer in answers:
+            if answer is not None:
+                yield answer
 
     async def _ask(self, other: Any, kills: Sequence[KillRecord]) -> PeerAnswer | None:
         await asyncio.sleep(self._chance.random() * 0.004)
