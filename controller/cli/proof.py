@@ -130,9 +130,9 @@ def read_proof(content: bytes) -> Proof:
 
 def report_lines(report: ProofReport) -> Iterator[str]:
     if report.good:
-        yield click.style(f"✔ {report.run} is proven by this file", fg="green", bold=True)
+        yield click.style(f"✔ {report.run}: everything in this file fits", fg="green", bold=True)
     else:
-        yield click.style(f"✖ {report.run} is not proven by this file", fg="red", bold=True)
+        yield click.style(f"✖ {report.run}: this file does not prove what it says", fg="red", bold=True)
     yield f"  {_end(report.ending) if report.ending else f'{report.phase}, not ended'}"
     yield f"  exposure {' → '.join(map(exposure_text, report.exposures))}"
     yield ""

@@ -478,7 +478,7 @@ def _limits(proof: Proof, steps: Sequence[Step], noted: ProofHead | None) -> Ite
     if others > 0 and not proof.whole:
         lie = "row of another run or subject lies" if others == 1 else "rows of other runs and subjects lie"
         yield (
-            f"{others} {lie} between these and not in the file: each row was checked for itself and against its "
+            f"{others} {lie} between these, outside of the file: each row was checked for itself and against its "
             "neighbours here, not as one chain. An export with --all has them."
         )
     if noted is None:
@@ -486,12 +486,17 @@ def _limits(proof: Proof, steps: Sequence[Step], noted: ProofHead | None) -> Ite
             "Nothing from outside was compared. Whoever can rewrite the whole file can make one that fits itself; "
             "a head that was noted elsewhere finds that: --head ROW:HASH."
         )
-    elif proof.rows and (first := _bound_from(proof, noted.sequence)) > proof.rows[0].sequence:
-        yield f"The noted head vouches for the rows {first} to {noted.sequence}, and for none before or after."
-    elif proof.rows and noted.sequence < proof.rows[-1].sequence:
-        yield f"The noted head vouches for the rows up to {noted.sequence}, and for none after it."
+    elif not list(_against_noted(proof, noted)):
+        yield from _unvouched(proof, noted)
     if _ending(steps) is None:
         yield "The run had not ended when it was exported. A file whose last rows were cut off looks the same."
+
+
+def _unvouched(proof: Proof, noted: ProofHead) -> Iterator[str]:
+    first = _bound_from(proof, noted.sequence)
+    if first > proof.rows[0].sequence or noted.sequence < proof.rows[-1].sequence:
+        rows = f"row {noted.sequence}" if first == noted.sequence else f"the rows {first} to {noted.sequence}"
+        yield f"The noted head vouches for {rows}, and for none before or after."
 
 
 def _bound_from(proof: Proof, noted: int) -> int:

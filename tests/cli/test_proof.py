@@ -104,7 +104,7 @@ def test_a_proof_is_checked_with_nothing_but_its_file(
     told = rampart("verify", str(exported), RAMPART_TOKEN="", RAMPART_URL="http://127.0.0.1:1")
     assert told.returncode == 0, told.stdout
     assert len(server.asked) == asked
-    assert f"✔ {RUN} is proven by this file" in told.stdout
+    assert f"✔ {RUN}: everything in this file fits" in told.stdout
     assert "killed on 2026-11-18" in told.stdout
     assert "by rampart (row 6): killed by web/p95-3x: latency_p95 350 ms" in told.stdout
     assert "exposure 0 % → 1 % → 0 %" in told.stdout
@@ -173,7 +173,7 @@ def test_a_forged_file_is_a_finding_that_names_the_row(exported: Path, rampart: 
     exported.write_bytes(msgspec.json.encode(rehashed(proof, [*proof.rows[:kill], row])))
     told = rampart("verify", str(exported))
     assert told.returncode == 1
-    assert f"✖ {RUN} is not proven by this file" in told.stdout
+    assert f"✖ {RUN}: this file does not prove what it says" in told.stdout
     assert "✖ decisions do not follow from what they rested on" in told.stdout
     assert f'row {row.sequence} (kill): the row says "killed by nobody" (policy); decided again' in told.stdout
     answer = json.loads(rampart("verify", str(exported), "-o", "json").stdout)

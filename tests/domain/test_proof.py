@@ -428,13 +428,17 @@ def test_a_noted_head_vouches_for_the_neighbours_before_it_and_no_further(proof:
     assert of_whole.limits == []
     of_one = verify(proof, head_of(proof))
     assert of_one.good
-    assert any(
-        f"The noted head vouches for the rows {proof.rows[-1].sequence}" in limit for limit in of_one.limits
+    assert (
+        f"The noted head vouches for row {proof.rows[-1].sequence}, and for none before or after." in of_one.limits
     )
     early = verify(whole, head_of(whole, 3))
+    first, last = whole.rows[0].sequence, whole.rows[3].sequence
     assert early.limits == [
-        f"The noted head vouches for the rows up to {whole.rows[3].sequence}, and for none after it."
+        f"The noted head vouches for the rows {first} to {last}, and for none before or after."
     ]
+    wrong = verify(whole, replace(head_of(whole, 3), hash="00"))
+    assert not wrong.good
+    assert wrong.limits == []
 
 
 # — whatever a stranger writes —
