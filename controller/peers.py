@@ -312,7 +312,8 @@ def _why(error: aiohttp.ClientConnectionError) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return "no secure connection comes about; is its certificate good?"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or "nothing listens there"
+        refused = isinstance(error.os_error, ConnectionRefusedError)
+        return "nothing listens there" if refused else "no connection comes about"
     return "the connection broke"
 
 
