@@ -4,6 +4,7 @@ Nothing rises before that: a replica that is silent, or has not merged its journ
 restarted or failed over, may know of a kill that the database does not. The commit of a raise checks it again.
 """
 
+import asyncio
 import uuid
 
 import structlog
@@ -51,22 +52,29 @@ class Presence:
         self.versions: frozenset[str] = frozenset()
         self.roll: Roll | None = None
         self._life = ""
+        self._turn = asyncio.Lock()  # a roll is compared with the head it was asked about
         self._head = journal.head
         self._head_kept_at = clock.monotonic()
 
     async def check_in(self) -> None:
         """Merge every kill, then say so. Raises StoreUnavailable; whether it counted is unknown then."""
-        try:
-            await self._killer.merge()
+        async with self._turn:
+            try:
+                await self._check_in()
+            except StoreUnavailable as error:
+                self.lose(error)
+                raise
+
+    async def _check_in(self) -> None:
+        await self._killer.merge()
+        roll = await self._say()
+        if not roll.counted:
+            log.warning("database_lives_anew", life=roll.life)
+            self._life = roll.life
+            # Before we count as present: what was lost must block raises from the first moment they could be.
+            await self._compare(roll)
+            await self._killer.forgotten()
             roll = await self._say()
-            if not roll.counted:
-                log.warning("database_lives_anew", life=roll.life)
-                self._life = roll.life
-                await self._killer.forgotten()
-                roll = await self._say()
-        except StoreUnavailable as error:
-            self.lose(error)
-            raise
         if not roll.counted or not self._killer.all_merged():
             return  # restarted again, or a kill came meanwhile: the next round says it
         self._killer.meet(roll.others)

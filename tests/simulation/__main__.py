@@ -1,6 +1,7 @@
 """`python -m tests.simulation --seeds 2000`: worlds under faults; `--seed N` replays one and tells its story."""
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.world import Report, simulate
+from tests.simulation.races import Race
+from tests.simulation.world import Report, World, simulate
 
 YEAR_SECONDS = 365.25 * 86400
 CHUNK = 50
@@ -21,9 +23,10 @@ def main() -> int:
         # The order of sets depends on it, and the order of sets may decide who is asked first.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         return subprocess.call([sys.executable, "-m", "tests.simulation", *sys.argv[1:]], env=environment)
+    kind = Race if arguments.races else World
     if arguments.seed is not None:
-        return _replay(arguments.seed)
-    return _many(range(arguments.first, arguments.first + arguments.seeds), arguments.workers)
+        return _replay(arguments.seed, kind)
+    return _many(range(arguments.first, arguments.first + arguments.seeds), arguments.workers, kind)
 
 
 def _arguments() -> argparse.Namespace:
@@ -31,31 +34,32 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2000, help="how many worlds (default 2000)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("--races", action="store_true", help="kill against other commands at the same moment")
     parser.add_argument("--seed", type=int, help="replay this one and tell everything that happens in it")
     return parser.parse_args()
 
 
-def _replay(seed: int) -> int:
-    report = simulate(seed, telling=True)
+def _replay(seed: int, kind: type[World]) -> int:
+    report = simulate(seed, telling=True, kind=kind)
     print("\n".join(report.story))
     print(f"seed {seed}, {report.simulated_seconds:.0f} s, fingerprint {report.fingerprint}")
     print(report.violation or "every promise was kept")
     return 1 if report.violation else 0
 
 
-def _worlds(seeds: list[int]) -> list[Report]:
-    return [simulate(seed) for seed in seeds]
+def _worlds(seeds: list[int], kind: type[World]) -> list[Report]:
+    return [simulate(seed, kind=kind) for seed in seeds]
 
 
-def _many(seeds: range, workers: int) -> int:
+def _many(seeds: range, workers: int, kind: type[World]) -> int:
     began, total = time.monotonic(), Total()
     chunks = [list(seeds[first : first + CHUNK]) for first in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
-        for reports in pool.map(_worlds, chunks):
+        for reports in pool.map(_worlds, chunks, itertools.repeat(kind)):
             total.add(reports)
             if sys.stderr.isatty():
                 print(f"\r{total.worlds} of {len(seeds)}", end="", file=sys.stderr)
-    total.show(seeds, time.monotonic() - began)
+    total.show(seeds, time.monotonic() - began, "--races " if kind is Race else "")
     return 1 if total.broken else 0
 
 
@@ -81,7 +85,7 @@ class Total:
             if report.violation:
                 self.broken.append(report)
 
-    def show(self, seeds: range, took: float) -> None:
+    def show(self, seeds: range, took: float, options: str) -> None:
         print(f"commit {_commit()}, seeds {seeds.start} to {seeds.stop - 1}, {took:.0f} s of real time")
         print(
             f"{self.worlds} worlds of 3 replicas, {self.seconds / YEAR_SECONDS:.3f} simulated years, "
@@ -96,7 +100,7 @@ class Total:
         print(f"\n{len(self.broken):>12} violations")
         for report in self.broken[:20]:
             print(f"seed {report.seed}: {report.violation}")
-            print(f"  replay: python -m tests.simulation --seed {report.seed}")
+            print(f"  replay: python -m tests.simulation {options}--seed {report.seed}")
 
 
 def _commit() -> str:

@@ -55,6 +55,7 @@ class Promises:
         self.broken: str | None = None
         self.story: deque[str] = deque(maxlen=100_000 if world.telling else 40)
         self._owed: dict[str, Owed] = {}
+        self._released: set[str] = set()
         self._committed: dict[FlagRef, set[tuple[int, bool]]] = {}
         self._confirmed_at: dict[str, float] = {}
         self._moods: dict[str, list[tuple[float, str]]] = {}
@@ -163,7 +164,7 @@ class Promises:
             self._baked(before, plan)
         latest = self._moods_since(after.flag.key, self._world.now() - 2 * EVERY_SECONDS - 10.0)
         # Before anybody is treated the control stands in, and only an outage is seen in that.
-        hidden = change.entry.action == "start"
+        hidden = before.stage < 0
         healthy = any(mood == "healthy" or (hidden and mood != "outage") for _, _, mood in latest)
         self.require("I1", healthy, f"{after.id} rose while its traffic was {latest}")
 
@@ -196,12 +197,15 @@ class Promises:
             shown = machine.board.shown(flag)
             off = shown is None or is_off(state_of(shown))
             self.require("I4", off, f"{machine.name} still serves {flag.key} after its kill was answered")
+        if kill_id in self._released:
+            return  # somebody reset it before we heard of it
         self._owed[kill_id] = Owed(
             kill_id=kill_id, flag=flag, by=machine.name, accepted_at=began, durable=durable
         )
 
     def released(self, kill_ids: list[str]) -> None:
         """A person asked for a reset: from here on either outcome is right."""
+        self._released.update(kill_ids)
         for kill_id in kill_ids:
             self._owed.pop(kill_id, None)
 

@@ -261,12 +261,12 @@ class Complaints:
         raise structlog.DropEvent
 
 
-def simulate(seed: int, *, telling: bool = False) -> Report:
+def simulate(seed: int, *, telling: bool = False, kind: "type[World]" = World) -> Report:
     """One world from beginning to end. The same seed gives the same report, in every detail."""
     complaints, ids, made = listen(), Random(f"{seed}/ids"), uuid.uuid4
     complaints.heard.clear()
     uuid.uuid4 = lambda: uuid.UUID(int=ids.getrandbits(128), version=4)
-    world = World(seed, telling=telling)
+    world = kind(seed, telling=telling)
     violation: str | None = None
     try:
         world.loop.run_until_complete(world.live())
