@@ -170,13 +170,13 @@ class Cluster:
             raise AssertionError(f"after {seconds:g} s these did not tick: {late}") from error
 
     def wait_raises_allowed(self, *, seconds: float = RECOVERY_SECONDS) -> None:
-        """Until every registered replica is present in the present life of the database."""
-        wait_until(self._nobody_absent, seconds=seconds, every=0.05, what="every replica to be present")
+        """Until every replica has merged its kills into the present life of the database."""
+        wait_until(self._everybody_present, seconds=seconds, every=0.05, what="every replica to be present")
 
-    def _nobody_absent(self) -> bool:
+    def _everybody_present(self) -> bool:
         with contextlib.suppress(*AWAY):
-            absent = self.sql.value("SELECT count(*) FROM replicas WHERE valid_until < clock_timestamp()")
-            return bool(absent == 0)
+            present = self.sql.value("SELECT count(*) FILTER (WHERE NOT is_absent(replicas)) FROM replicas")
+            return bool(present == REPLICAS)
         return False
 
     def leases_of(self, replica: Replica) -> list[str]:

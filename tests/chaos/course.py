@@ -1,7 +1,9 @@
 """One course of faults: start the cluster, strike again and again, and look at everything in between."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
@@ -42,22 +44,25 @@ class Course:
 
     def run(self, faults: Sequence[Fault]) -> Report:
         began = time.monotonic()
-        try:
+        with ExitStack() as ends:
+            ends.callback(self.cluster.close)
             self.cluster.start()
             self._people.start()
+            ends.callback(self._people.close)
             self._witness.start()
+            ends.callback(self._witness.close)
             self._warm_up()
-            for step, fault in enumerate(faults, start=1):
-                self._strike(step, len(faults), fault)
-                if step % CALM_EVERY == 0 or step == len(faults):
-                    self._compare(step)
-                if self._failures() >= TOO_MANY:
-                    break
-        finally:
-            self._people.close()
-            self._witness.close()
-            self.cluster.close()
+            self._strike_all(faults)
         return self._report(time.monotonic() - began)
+
+    def _strike_all(self, faults: Sequence[Fault]) -> None:
+        for step, fault in enumerate(faults, start=1):
+            self._strike(step, len(faults), fault)
+            if step % CALM_EVERY == 0 or step == len(faults):
+                self._compare(step)
+            if self._failures() >= TOO_MANY:
+                self._say("too many failures; the rest is left out")
+                break
 
     def _warm_up(self) -> None:
         rising = (
@@ -109,7 +114,7 @@ class Course:
             self._problems += [f"step {step}: {one}" for one in self._history.problems()]
             wait_until(self._as_stored, seconds=CONVERGENCE_SECONDS + 5.0, every=0.3, what="all replicas to agree")
         except (AssertionError, *AWAY) as error:
-            self._problems.append(f"step {step}: {error} {self._disagreements()}")
+            self._problems.append(f"step {step}: {error}: {self._disagreements()[:5]}")
         self._problems += [f"step {step}: {one}" for one in self._ledger.broken]
         self._problems += [f"step {step}: {one}" for one in self._missing_kills()]
         self._ledger.broken.clear()
@@ -131,19 +136,20 @@ class Course:
         return not self._disagreements()
 
     def _disagreements(self) -> list[str]:
-        """Where an SDK of some replica is served something else than the database says."""
-        stored = {row["key"]: (row["on"], row["share"]) for row in self.cluster.sql.rows(STORED, seconds=10.0)}
-        found = []
-        for replica in self.cluster.replicas:
-            shown = served(replica, self.cluster.sdk_key)
-            if shown is None:
-                return [f"replica {replica.number} serves nothing"]
-            for flag, (on, share) in stored.items():
-                if on and (exposes(shown[flag]), exposure(shown[flag])) != (True, share) and share:
-                    found.append(f"replica {replica.number} serves {flag} at {exposure(shown[flag])}, not {share}")
-                if not on and exposes(shown[flag]):
-                    found.append(f"replica {replica.number} serves {flag}, which is off")
-        return found[:5]
+        """Flags that a replica serves otherwise than they are stored, or that are stored too high."""
+        shown = {replica.number: served(replica, self.cluster.sdk_key) for replica in self.cluster.replicas}
+        found = [f"replica {number} serves nothing" for number, flags in shown.items() if flags is None]
+        for row in self.cluster.sql.rows(STORED):
+            stored = json.loads(row["data"])
+            share = 0 if row["killed"] or not exposes(stored) else exposure(stored)
+            if row["committed"] is not None and share > row["committed"]:
+                found.append(f"{row['key']} is stored at {share}, committed is {row['committed']}")
+            for number, flags in shown.items():
+                if flags is not None and exposure(flags[row["key"]]) != share:
+                    found.append(
+                        f"replica {number} serves {row['key']} at {exposure(flags[row['key']])}, not {share}"
+                    )
+        return found
 
     def _report(self, seconds: float) -> Report:
         return Report(
@@ -164,11 +170,10 @@ class Course:
         )
 
 
-# What everybody must be served: off under a kill, else what the latest run of the flag has committed.
+# Under a kill a flag is off, whatever is stored. `committed` is null when no run turns it any more.
 STORED = """
-SELECT r.plan AS key,
-    NOT EXISTS (SELECT FROM kills k WHERE k.key = r.key AND k.reset_at IS NULL)
-        AND r.phase IN ('pending', 'progressing', 'paused', 'completed', 'abandoned') AS on,
-    CASE WHEN r.phase = 'killed' THEN 0 ELSE (r.state->>'exposure')::bigint END AS share
-FROM (SELECT DISTINCT ON (plan) * FROM runs ORDER BY plan, number DESC) r
+SELECT f.key, f.document->>'data' AS data,
+    EXISTS (SELECT FROM kills k WHERE k.key = f.key AND k.reset_at IS NULL) AS killed,
+    (SELECT (r.state->>'exposure')::bigint FROM runs r WHERE r.key = f.key AND r.active) AS committed
+FROM flag_configs f
 """

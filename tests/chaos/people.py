@@ -24,7 +24,8 @@ WHIMS_PER_ROUND = 0.6
 ANSWER_SECONDS = 5.0
 
 RUNS = """
-SELECT DISTINCT ON (plan) plan, phase FROM runs ORDER BY plan, number DESC
+SELECT DISTINCT ON (r.plan) r.plan, r.phase, (f.document->'data'->>'on')::boolean AS on
+FROM runs r JOIN flag_configs f ON f.key = r.key ORDER BY r.plan, r.number DESC
 """
 KILLS = "SELECT key, id FROM kills WHERE reset_at IS NULL"
 
@@ -127,7 +128,9 @@ class People:
         for flag in self._cluster.flags:
             if flag not in self._busy and flag not in self._left_alone:
                 run = runs.get(flag)
-                self._needs(flag, run["phase"] if run else "", kills.get(flag, []))
+                # An ended run may have left its flag on; then it must go before the next begins.
+                over = run is None or (run["phase"] in ("killed", "abandoned") and not run["on"])
+                self._needs(flag, run["phase"] if run and not over else "", kills.get(flag, []))
         if self._chance.random() < WHIMS_PER_ROUND:
             self._whim(runs)
 
@@ -139,9 +142,9 @@ class People:
         if kills:
             if waited > HOLD_SECONDS:
                 self._do(flag, lambda replica: self.reset(flag, kills, replica))
-        elif phase in ("", "killed"):
+        elif not phase:
             self._do(flag, lambda replica: self.command(flag, "start", replica))
-        elif phase in ("completed", "abandoned"):
+        elif phase in ("completed", "abandoned", "killed"):
             self._do(flag, lambda replica: self.kill(flag, replica, "the next rollout begins at 0 %"))
         elif phase == "paused" and waited > HOLD_SECONDS:
             verb = self._chance.choices(["resume", "step-back", "abandon"], [8, 1, 1])[0]

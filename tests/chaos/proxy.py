@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -28,8 +29,18 @@ class Network:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
     def close(self) -> None:
+        with contextlib.suppress(CancelledError):
+            self.run(_cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
+        self._loop.close()
+
+
+async def _cancel_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class Proxy:

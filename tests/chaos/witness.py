@@ -51,15 +51,16 @@ class Witness:
         self._cluster = cluster
         self._ledger = ledger
         self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._look, args=(replica,), name=f"witness-{replica.number}", daemon=True)
-            for replica in cluster.replicas
-        ]
+        self._threads: list[threading.Thread] = []
         self.looks = 0
 
     def start(self) -> None:
-        for thread in self._threads:
+        for replica in self._cluster.replicas:
+            thread = threading.Thread(
+                target=self._look, args=(replica,), name=f"witness-{replica.number}", daemon=True
+            )
             thread.start()
+            self._threads.append(thread)
 
     def close(self) -> None:
         self._ended.set()

@@ -14,10 +14,8 @@ FAULTS: tuple[Fault, ...] = (
 def schedule(seed: int, faults: int, names: Collection[str] = ()) -> list[Fault]:
     """In random order: each kind by its weight, and at least once if there is room."""
     known = [fault for fault in FAULTS if not names or fault.name in names]
-    total = sum(fault.weight for fault in known)
-    drawn = [fault for fault in known for _ in range(max(1, round(faults * fault.weight / total)))]
     chance = Random(seed)
-    while len(drawn) < faults:
-        drawn += chance.choices(known, [fault.weight for fault in known])
+    drawn = chance.sample(known, min(faults, len(known)))
+    drawn += chance.choices(known, [fault.weight for fault in known], k=faults - len(drawn))
     chance.shuffle(drawn)
-    return drawn[:faults]
+    return drawn

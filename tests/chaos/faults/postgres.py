@@ -114,6 +114,7 @@ def failover(scene: Scene) -> Recoveries:
         wait_until(
             lambda: _head(cluster) >= rows + STANDBY_LACKS, seconds=20, what="commits that the standby will lack"
         )
+        scene.history.read()
         answered = cluster.fail_over_to(standby)
     cluster.wait_ticking()
     ticking = time.monotonic() - answered

@@ -1,12 +1,10 @@
 """Faults of replicas."""
 
-import contextlib
 import signal
 import time
 
 from controller.faultpoints import POINTS
 from tests.chaos.cluster import LEASE_SECONDS, Replica
-from tests.chaos.database import AWAY
 from tests.chaos.faults.scene import Act, Fault, Recoveries, Scene
 from tests.support.server import wait_until
 
@@ -26,22 +24,17 @@ def replica_killed_at(point: str) -> Act:
         victim = scene.replica
         victim.stop()
         victim.start(env={"RAMPART_FAULT": f"{point}:{scene.chance.randint(1, 3)}:self"}, wait_ready=False)
-        held: list[str] = []
 
         def struck() -> bool:
-            if not victim.alive():
-                return True
-            with contextlib.suppress(*AWAY):
-                held[:] = scene.cluster.leases_of(victim)
-            if point.startswith("journal"):
+            if victim.alive() and point.startswith("journal") and scene.cluster.leases_of(victim):
                 with scene.climbing_flag() as flag:
                     _ = flag and scene.people.kill(flag, victim, "to be written down")
-            return False
+            return not victim.alive()
 
-        wait_until(struck, seconds=60, every=0.05, what=f"replica {victim.number} to die at {point}")
+        wait_until(struck, seconds=60, every=0.02, what=f"replica {victim.number} to die at {point}")
         died = time.monotonic()
         victim.kill()
-        return _taken_over(scene, victim, held, died)
+        return _taken_over(scene, victim, scene.cluster.leases_of(victim), died)
 
     return act
 
