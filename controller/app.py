@@ -138,6 +138,7 @@ class Rampart:
         known = lastknown.load(self.data / LAST_KNOWN)
         if known is not None:
             self._saved = known
+            self.store.recall(known.tokens, known.sdk_keys, known.flags)
             self.tokens.load(known.tokens)
             self.sdk_keys.load(known.sdk_keys)
             self.killer.learn(known.known, self.engine.flags_of(known.flags))
@@ -215,6 +216,9 @@ class Rampart:
     async def _first_token(self) -> None:
         """The administrator's token: from RAMPART_ADMIN_TOKEN_FILE, or made and written where only we may read."""
         if any("admin" in token.scopes for token in await self.store.tokens()):
+            return
+        if any(one.kind == "token" for one in await self.store.unreadable()):
+            log.error("first_token_not_made", reason="a token that cannot be read may be the administrator's")
             return
         given = os.environ.get("RAMPART_ADMIN_TOKEN_FILE")
         path = self.data / ADMIN_TOKEN

@@ -19,7 +19,7 @@ from controller.domain.binding import Guardrail
 from controller.domain.catalogue import PlanRevision
 from controller.domain.consequences import basis
 from controller.domain.decide import Decision, stage_holding, step_back
-from controller.domain.explain import explanation, plan_summary, run_status
+from controller.domain.explain import explanation, plan_summary, run_status, unreadable_summary
 from controller.domain.flag import Observation, Unknown
 from controller.domain.pins import pins
 from controller.domain.plan import Approval, RolloutPlan
@@ -225,9 +225,14 @@ class Commands:
     async def summaries(self) -> list[PlanSummary]:
         runs = await self._as_served_now(await self._store.latest_runs())
         latest = {run.plan: (run, observations) for run, observations in runs}
+        plans = await self._store.plans()
+        left_out = [one for one in await self._store.unreadable() if one.kind == "run"]
+        unreadable = {one.name.rpartition("#")[0]: one for one in left_out}
         return [
-            plan_summary(one.plan, one.revision, latest.get(one.plan.metadata.name))
-            for one in await self._store.plans()
+            unreadable_summary(one.plan, one.revision, unreadable[name])
+            if (name := one.plan.metadata.name) in unreadable
+            else plan_summary(one.plan, one.revision, latest.get(name))
+            for one in plans
         ]
 
     async def explain(self, plan: str) -> Explanation:

@@ -5,6 +5,7 @@ database, a disk, peers and a clock, so that what is simulated is what runs in p
 """
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
@@ -119,6 +120,7 @@ class Engine:
             await self._restore(forgotten)
         await self.board.versions.secure()
         self.reconciler.forget_ended()
+        self.metrics.unreadable(Counter(one.kind for one in await self.store.unreadable()))
         self.metrics.audit_head((await self.store.audit_head())[0])
 
     async def _restore(self, forgotten: FlagConfig) -> None:

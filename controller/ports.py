@@ -23,6 +23,7 @@ from controller.domain.catalogue import (
     SdkKey,
     Token,
     Transition,
+    Unreadable,
 )
 from controller.domain.evidence import Question, Reading
 from controller.domain.flag import FlagChange, FlagKill, Observation, ProviderLimits
@@ -131,6 +132,12 @@ class Store(Protocol):
 
     Any method raises StoreUnavailable when the database did not answer in time; the outcome is then unknown.
     """
+
+    async def unreadable(self) -> Sequence[Unreadable]:
+        """What the latest reads of all plans, policies, runs, tokens, keys and flags could not read.
+
+        Each of them was left out there, or stands as it was last read; a run is never that.
+        """
 
     # — what people applied —
     async def save_plan(self, plan: RolloutPlan, entry: AuditEntry) -> PlanRevision:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import FlagConfig
+from controller.domain.catalogue import FlagConfig, Unreadable
 from controller.domain.flag import Flag, FlagSpec
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
@@ -72,6 +72,7 @@ class Stored(Struct, frozen=True, kw_only=True):
     flags: Mapping[tuple[str, str], FlagConfig]
     runs: Sequence[Run]
     killed: frozenset[FlagRef]
+    unreadable: Sequence[Unreadable] = ()
 
 
 class Registrar:
@@ -128,12 +129,15 @@ class Registrar:
     async def _stored(self) -> Stored:
         plans, policies = await self._store.plans(), await self._store.policies()
         flags = await self._store.flag_configs()
+        runs = [run for run, _ in await self._store.latest_runs() if run.active]
+        killed = frozenset(one.kill.flag for one in await self._store.active_kills())
         return Stored(
             plans={one.plan.metadata.name: (one.plan, one.revision) for one in plans},
             policies={one.policy.metadata.name: (one.policy, one.revision) for one in policies},
             flags={(flag.environment, flag.key): flag for flag in flags},
-            runs=[run for run, _ in await self._store.latest_runs() if run.active],
-            killed=frozenset(one.kill.flag for one in await self._store.active_kills()),
+            runs=runs,
+            killed=killed,
+            unreadable=await self._store.unreadable(),
         )
 
     def _read(self, files: Files, stored: Stored) -> tuple[list[Document], list[str]]:
@@ -288,9 +292,15 @@ def _misfits(plan: RolloutPlan, flag: FlagSpec) -> list[str]:
 def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
     spec = flag.spec
     known = stored.flags.get((spec.environment, spec.key))
+    objections = [
+        f"{spec.key}: the {one.kind} {one.name} cannot be read from the database ({one.why}), so whom a change "
+        "would hit is unknown; mend that first"
+        for one in stored.unreadable
+        if (one.kind == "flag" and one.name == f"{spec.environment}/{spec.key}")
+        or (one.flag and (one.flag.environment, one.flag.key) == (spec.environment, spec.key))
+    ]
     if known is None:
-        return []
-    objections = []
+        return objections
     names = list(known.variations)
     if spec.off != _off_variation(known):
         objections.append(f'{spec.key}: "{_off_variation(known)}" stays what it serves when off; make a new flag')

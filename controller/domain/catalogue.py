@@ -172,6 +172,21 @@ class SdkKey(Struct, frozen=True, kw_only=True):
     created_by: str
 
 
+UnreadableKind = Literal["plan", "policy", "run", "token", "sdk_key", "flag"]
+
+
+class Unreadable(Struct, frozen=True, kw_only=True):
+    """A document in the database that this version cannot read, by its name there.
+
+    `flag` is the one that an active run may be turning, else None.
+    """
+
+    kind: UnreadableKind
+    name: str
+    why: str
+    flag: FlagRef | None = None
+
+
 class FlagConfig(Struct, frozen=True, kw_only=True):
     """A built-in flag in one environment, as LaunchDarkly's server-side SDKs read it (`data`)."""
 

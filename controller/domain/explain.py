@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from controller.domain.accumulators import settling_seconds
 from controller.domain.binding import Guardrail
+from controller.domain.catalogue import Unreadable
 from controller.domain.decide import stage_at
 from controller.domain.evidence import Verdict
 from controller.domain.plan import RolloutPlan
@@ -150,6 +153,17 @@ def plan_summary(plan: RolloutPlan, revision: int, latest: tuple[Run, Observatio
         observed_exposure=flag.effective_exposure if flag else None,
         reason=_summary_reason(run, observations),
     )
+
+
+def unreadable_summary(plan: RolloutPlan, revision: int, run: Unreadable) -> PlanSummary:
+    """Of its latest run no more is known than that it is there."""
+    reason = f"{run.name} cannot be read from the database: {run.why}"
+    if run.flag:
+        name = plan.metadata.name
+        reason += (
+            f". Nothing of it is judged, kill rules neither: watch the flag yourself, `rampart kill {name}` works"
+        )
+    return replace(plan_summary(plan, revision, None), run=run.name, reason=reason)
 
 
 def _summary_reason(run: Run | None, observations: Observations) -> str:

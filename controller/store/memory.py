@@ -29,6 +29,7 @@ from controller.domain.catalogue import (
     SdkKey,
     Token,
     Transition,
+    Unreadable,
 )
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
@@ -91,6 +92,9 @@ class MemoryStore:
         self._tokens: dict[str, Token] = {}
         self._sdk_keys: dict[str, SdkKey] = {}
         self._flags: dict[tuple[str, str], FlagConfig] = {}
+
+    async def unreadable(self) -> Sequence[Unreadable]:
+        return ()  # nothing here was ever written as text
 
     # — what people applied —
 

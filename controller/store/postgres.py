@@ -4,7 +4,8 @@ Two rules keep it correct: locks are taken in the order flag, manifest, run, kil
 must hold for a change is checked by the statement that makes it.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import NoReturn, TypeVar
 
@@ -23,13 +24,15 @@ from controller.domain.catalogue import (
     SdkKey,
     Token,
     Transition,
+    Unreadable,
 )
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run, ended_by_kill, transition
-from controller.errors import Conflict, KillInForce, NotFound, StaleLease
+from controller.errors import Conflict, KillInForce, NotFound, Refused, StaleLease
 from controller.store import rows
 from controller.store.connections import Connection, Connections
+from controller.store.documents import Documents
 from controller.store.queries import SQL
 
 PLAN = "RolloutPlan"
@@ -48,6 +51,7 @@ class PostgresStore:
     def __init__(self, dsn: str = "", *, pool_size: int = 8, timeout_seconds: float = 5.0) -> None:
         self._dsn = dsn
         self._database = Connections(pool_size=pool_size, timeout_seconds=timeout_seconds)
+        self._documents = Documents()
 
     async def connect(self, dsn: str = "") -> None:
         """Succeeds without a database, too: calls raise StoreUnavailable until there is one.
@@ -58,6 +62,15 @@ class PostgresStore:
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def unreadable(self) -> Sequence[Unreadable]:
+        return self._documents.unreadable()
+
+    def recall(self, tokens: Iterable[Token], sdk_keys: Iterable[SdkKey], flags: Iterable[FlagConfig]) -> None:
+        """What was last read before this process began: used for those that cannot be read now."""
+        self._documents.recall("token", {token.name: token for token in tokens})
+        self._documents.recall("sdk_key", {key.name: key for key in sdk_keys})
+        self._documents.recall("flag", {f"{flag.environment}/{flag.key}": flag for flag in flags})
 
     # — what people applied —
 
@@ -78,7 +91,7 @@ class PostgresStore:
             latest = await connection.fetchval(SQL["lock_manifest"], kind, name)
             present = await connection.fetchrow(SQL["revision"], kind, name, latest)
             # Compared as values: a default that a later version spells out is no change.
-            if present and rows.decode(type(manifest), present["document"]) == manifest:
+            if present and rows.is_document(manifest, present["document"]):
                 return present["revision"], present["author"], present["applied_at"]
             added = (kind, name, latest + 1, rows.document(manifest), entry.actor, entry.at)
             await connection.fetchval(SQL["add_revision"], *added, entry.id, canonical_body(entry))
@@ -88,17 +101,21 @@ class PostgresStore:
 
     async def plan(self, name: str, revision: int | None = None) -> PlanRevision | None:
         row = await self._database.fetchrow(SQL["revision"], PLAN, name, revision)
-        return rows.plan_revision(row) if row else None
+        with _readable(f"the plan {name}"):
+            return rows.plan_revision(row) if row else None
 
     async def plans(self) -> Sequence[PlanRevision]:
-        return [rows.plan_revision(row) for row in await self._database.fetch(SQL["latest_revisions"], PLAN)]
+        found = await self._database.fetch(SQL["latest_revisions"], PLAN)
+        return self._documents.read("plan", found, rows.plan_revision)
 
     async def policy(self, name: str, revision: int | None = None) -> PolicyRevision | None:
         row = await self._database.fetchrow(SQL["revision"], POLICY, name, revision)
-        return rows.policy_revision(row) if row else None
+        with _readable(f"the policy {name}"):
+            return rows.policy_revision(row) if row else None
 
     async def policies(self) -> Sequence[PolicyRevision]:
-        return [rows.policy_revision(row) for row in await self._database.fetch(SQL["latest_revisions"], POLICY)]
+        found = await self._database.fetch(SQL["latest_revisions"], POLICY)
+        return self._documents.read("policy", found, rows.policy_revision)
 
     # — runs —
 
@@ -132,14 +149,17 @@ class PostgresStore:
 
     async def run(self, run_id: str) -> tuple[Run, Observations] | None:
         row = await self._database.fetchrow(SQL["run"], run_id)
-        return rows.run_and_observations(row) if row else None
+        with _readable(f"the run {run_id}"):
+            return rows.run_and_observations(row) if row else None
 
     async def latest_run(self, plan: str) -> tuple[Run, Observations] | None:
         row = await self._database.fetchrow(SQL["latest_run"], plan)
-        return rows.run_and_observations(row) if row else None
+        with _readable(f"the latest run of {plan}"):
+            return rows.run_and_observations(row) if row else None
 
     async def latest_runs(self) -> Sequence[tuple[Run, Observations]]:
-        return [rows.run_and_observations(row) for row in await self._database.fetch(SQL["latest_runs"])]
+        found = await self._database.fetch(SQL["latest_runs"])
+        return self._documents.read("run", found, rows.run_and_observations)
 
     async def claim_due(self, owner: str, *, limit: int, lease_seconds: float) -> Sequence[Claim]:
         """The epoch stays while one owner renews in time. A run that cannot be read is logged and put off."""
@@ -248,8 +268,12 @@ class PostgresStore:
             if await connection.fetchval(SQL["kill_known"], kill.id):
                 return False
             await connection.execute(SQL["add_kill"], kill.id, *flag, rows.document(kill))
-            state = await connection.fetchval(SQL["lock_run_of_flag"], *flag)
-            run = rows.decode(Run, state) if state else None
+            row = await connection.fetchrow(SQL["lock_run_of_flag"], *flag)
+            try:
+                run = rows.decode(Run, row["state"]) if row else None
+            except msgspec.DecodeError as error:
+                await _end_unreadable(connection, row, entry, error)
+                return True
             ended = ended_by_kill(run, kill.id, at=kill.accepted_at, why=entry.reason) if run else None
             await _change(connection, ended, entry)
             return True
@@ -278,8 +302,7 @@ class PostgresStore:
             covered = [kill_id for kill_id, in_force in known.items() if in_force and kill_id in kill_ids]
             if not covered:
                 return covered
-            state = await connection.fetchval(SQL["lock_run_of_flag"], *columns)
-            run = rows.decode(Run, state) if state else None
+            run = _run_or_none(await connection.fetchrow(SQL["lock_run_of_flag"], *columns))
             await connection.execute(SQL["reset_kills"], covered, entry.at, entry.actor)
             ended_by_these = run is not None and run.phase == "killed" and run.kill_id in covered
             await _change(connection, transition(run, "reset") if run and ended_by_these else None, entry)
@@ -314,17 +337,21 @@ class PostgresStore:
         return revoked is not None
 
     async def tokens(self) -> Sequence[Token]:
-        return rows.decode_all(Token, await self._database.fetch(SQL["tokens"]))
+        found = await self._database.fetch(SQL["tokens"])
+        return self._documents.read("token", found, lambda row: rows.decode(Token, row["document"]))
 
     async def sdk_keys(self) -> Sequence[SdkKey]:
-        return rows.decode_all(SdkKey, await self._database.fetch(SQL["sdk_keys"]))
+        found = await self._database.fetch(SQL["sdk_keys"])
+        return self._documents.read("sdk_key", found, lambda row: rows.decode(SdkKey, row["document"]))
 
     async def flag_configs(self) -> Sequence[FlagConfig]:
-        return rows.decode_all(FlagConfig, await self._database.fetch(SQL["flag_configs"]))
+        found = await self._database.fetch(SQL["flag_configs"])
+        return self._documents.read("flag", found, lambda row: rows.decode(FlagConfig, row["document"]))
 
     async def flag_config(self, environment: str, key: str) -> FlagConfig | None:
         document = await self._database.fetchval(SQL["flag_config"], environment, key)
-        return rows.decode(FlagConfig, document) if document else None
+        with _readable(f"the flag {key} in {environment}"):
+            return rows.decode(FlagConfig, document) if document else None
 
     async def save_flag_config(self, config: FlagConfig, entry: AuditEntry | None = None) -> FlagConfig:
         """Saving what is there changes nothing; other content under the same version is a Conflict, too."""
@@ -361,6 +388,38 @@ class PostgresStore:
 
     async def announced(self, sequences: Collection[int]) -> None:
         await self._database.execute(SQL["announced"], list(sequences))
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Raises Refused when the database holds something else than a document of ours."""
+    try:
+        yield
+    except msgspec.DecodeError as error:
+        raise Refused(
+            f"{what} cannot be read from the database: {error}; it was written by a newer version, or damaged. "
+            "Kills work all the same"
+        ) from error
+
+
+def _run_or_none(row: rows.Row | None) -> Run | None:
+    """A run that cannot be read is not changed; whoever asks for it is told."""
+    try:
+        return rows.decode(Run, row["state"]) if row else None
+    except msgspec.DecodeError:
+        return None
+
+
+async def _end_unreadable(
+    connection: Connection, row: rows.Row, entry: AuditEntry, error: msgspec.DecodeError
+) -> None:
+    """By its columns, so that nothing can raise it any more; its document stays as it is."""
+    _log.error("unreadable_run_killed", run=row["id"], error=str(error))
+    version = None
+    if row["active"] or row["phase"] == "completed":
+        version = await connection.fetchval(SQL["end_unreadable_run"], row["id"])
+    named = replace(entry, run=row["id"] if version else None, run_version=version)
+    await connection.fetchval(SQL["append_audit"], named.id, canonical_body(named), named.run, named.run_version)
 
 
 def _plan_pin(run: Run) -> Pin:

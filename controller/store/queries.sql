@@ -26,7 +26,7 @@ WHERE m.kind = $1 AND m.name = $2 AND r.revision = coalesce($3::integer, m.revis
 
 -- name: latest_revisions
 -- The latest revision of every manifest of a kind.
-SELECT r.document, r.revision, r.author, r.applied_at
+SELECT m.name, r.document, r.revision, r.author, r.applied_at
 FROM manifests m JOIN manifest_revisions r ON r.kind = m.kind AND r.name = m.name AND r.revision = m.revision
 WHERE m.kind = $1
 ORDER BY m.name
@@ -85,7 +85,7 @@ ORDER BY r.number DESC LIMIT 1
 
 -- name: latest_runs
 -- The latest run of every plan, newest first.
-SELECT r.state, o.document AS observations
+SELECT r.id AS name, r.active, r.provider, r.environment, r.key, r.state, o.document AS observations
 FROM manifests m
 CROSS JOIN LATERAL (SELECT * FROM runs WHERE plan = m.name ORDER BY number DESC LIMIT 1) r
 LEFT JOIN observations o ON o.run = r.id
@@ -202,13 +202,18 @@ SELECT $1, $2, $3, $4, kill_epoch, $5 FROM flag
 
 -- name: lock_run_of_flag
 -- The run that turned this flag last, locked.
-SELECT state FROM runs WHERE provider = $1 AND environment = $2 AND key = $3
+SELECT id, active, phase, state FROM runs WHERE provider = $1 AND environment = $2 AND key = $3
 ORDER BY active DESC, created_at DESC, number DESC LIMIT 1
 FOR NO KEY UPDATE
 
 -- name: change_run
 -- A transition of a locked run.
 UPDATE runs SET phase = $2, version = $3, state = $4, next_check_at = now() WHERE id = $1
+
+-- name: end_unreadable_run
+-- A kill ends a locked run of which only the columns can be read.
+UPDATE runs SET phase = 'killed', version = version + 1, next_check_at = now() WHERE id = $1
+RETURNING version
 
 -- name: append_audit
 -- An audit entry in a transaction of several statements.
@@ -220,7 +225,7 @@ UPDATE kills SET confirmed_at = $2 WHERE id = $1 AND confirmed_at IS NULL
 
 -- name: active_kills
 -- Kills that no reset covers.
-SELECT document, kill_epoch, confirmed_at FROM kills WHERE reset_at IS NULL
+SELECT id, provider, environment, key, document, kill_epoch, confirmed_at FROM kills WHERE reset_at IS NULL
 ORDER BY provider, environment, key, kill_epoch
 
 -- name: reset_among
@@ -248,7 +253,7 @@ SELECT append_audit($2, $3, NULL, NULL) FROM gone
 
 -- name: tokens
 -- All tokens.
-SELECT document FROM tokens ORDER BY name
+SELECT name, document FROM tokens ORDER BY name
 
 -- name: save_sdk_key
 -- A new or changed SDK key, with its audit entry; nothing when it is already there as given.
@@ -267,11 +272,11 @@ SELECT append_audit($2, $3, NULL, NULL) FROM gone
 
 -- name: sdk_keys
 -- All SDK keys.
-SELECT document FROM sdk_keys ORDER BY name
+SELECT name, document FROM sdk_keys ORDER BY name
 
 -- name: flag_configs
 -- All built-in flags.
-SELECT document FROM flag_configs ORDER BY environment, key
+SELECT environment || '/' || key AS name, document FROM flag_configs ORDER BY environment, key
 
 -- name: flag_config
 -- One built-in flag.

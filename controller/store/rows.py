@@ -1,6 +1,6 @@
 """Between the rows of the database and the values of the domain: documents are JSON texts."""
 
-from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,6 +10,8 @@ from controller.domain.catalogue import ActiveKill, FlagConfig, Kill, PlanRevisi
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 T = TypeVar("T")
 Row = Any
@@ -41,8 +43,12 @@ def decode(kind: type[T], text: str) -> T:
     return value
 
 
-def decode_all(kind: type[T], rows: Iterable[Row]) -> list[T]:
-    return [decode(kind, row["document"]) for row in rows]
+def is_document(value: msgspec.Struct, text: str) -> bool:
+    """Whether the text is this value. One that cannot be read is another: applying again mends it."""
+    try:
+        return bool(decode(type(value), text) == value)
+    except msgspec.DecodeError:
+        return False
 
 
 def flag_columns(flag: FlagRef) -> tuple[str, str, str]:
@@ -73,9 +79,16 @@ def policy_revision(row: Row) -> PolicyRevision:
 
 
 def active_kill(row: Row) -> ActiveKill:
-    return ActiveKill(
-        kill=decode(Kill, row["document"]), kill_epoch=row["kill_epoch"], confirmed_at=row["confirmed_at"]
-    )
+    """One that cannot be read is a kill all the same: what holds the flag down is in the columns."""
+    try:
+        kill = decode(Kill, row["document"])
+    except msgspec.DecodeError as error:
+        flag = FlagRef(provider=row["provider"], environment=row["environment"], key=row["key"])
+        why = f"the document of this kill cannot be read: {error}"
+        kill = Kill(
+            id=row["id"], flag=flag, accepted_at=row["confirmed_at"] or LONG_AGO, actor="unknown", reason=why
+        )
+    return ActiveKill(kill=kill, kill_epoch=row["kill_epoch"], confirmed_at=row["confirmed_at"])
 
 
 def audit_row(row: Row) -> AuditRow:

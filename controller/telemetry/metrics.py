@@ -1,7 +1,9 @@
 """Rampart's own Prometheus series. Every name is here or in `runs`; docs/metrics.md explains them."""
 
 import platform
+from collections.abc import Mapping
 from datetime import datetime
+from typing import get_args
 
 import prometheus_client
 import structlog
@@ -9,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import generate_latest
 
 from controller import __version__
+from controller.domain.catalogue import UnreadableKind
 from controller.domain.rollout import Action, Cause
 from controller.domain.status import RunStatus
 from controller.telemetry.exposition import Counts, Family, RunPages
@@ -105,6 +108,12 @@ class Metrics:
             "rampart_provider_requests_total", "Requests to a provider.", ["provider", "operation", "result"],
             registry=registry,
         )  # fmt: skip
+        self._unreadable = Gauge(
+            "rampart_unreadable_documents", "Documents in the database that cannot be read.", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        for kind in get_args(UnreadableKind):
+            self._unreadable.labels(kind).set(0)
         self._circuits = Gauge(
             "rampart_circuit_open", "1 while a dependency does not answer and is asked less often, else 0.",
             ["dependency_kind", "name"], registry=registry,
@@ -155,6 +164,10 @@ class Metrics:
 
     def provider_request(self, provider: str, operation: str, result: str) -> None:
         self._provider_requests.labels(provider, operation, result).inc()
+
+    def unreadable(self, counts: Mapping[UnreadableKind, int]) -> None:
+        for kind in get_args(UnreadableKind):
+            self._unreadable.labels(kind).set(counts.get(kind, 0))
 
     def circuit(self, kind: str, name: str, *, is_open: bool) -> None:
         self._circuits.labels(kind, name).set(is_open)

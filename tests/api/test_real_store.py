@@ -63,3 +63,21 @@ async def test_no_text_of_a_manifest_ends_in_an_internal_error(client: httpx.Asy
     owned = POLICY.replace("{ name: web }", f"{{ name: web, owner: {value} }}")
     answer = await client.post(f"{API}/manifests", json=body_of(owned))
     assert answer.status_code in (200, 422), answer.text
+
+
+async def test_a_damaged_document_spoils_no_list_and_no_other_apply(
+    client: httpx.AsyncClient, store: PostgresStore
+) -> None:
+    await client.post(f"{API}/manifests", json=body_of(PLAN, POLICY, FLAG))
+    await store._database.execute("UPDATE manifest_revisions SET document = '{}' WHERE name = 'web'")
+    await store._database.execute("UPDATE flag_configs SET document = '{}'")
+    assert [plan.revision for plan in await store.plans()] == [1]
+    assert (await client.get(f"{API}/policies")).status_code == 200
+    mended = await client.post(f"{API}/manifests", json=body_of(POLICY.replace("1%", "2%")))
+    assert mended.status_code == 200, mended.text
+    assert mended.json()["revisions"] == {"GuardrailPolicy/web": 2}
+    changed = await client.post(
+        f"{API}/manifests", json=body_of(FLAG + "  variations: { 'on': true, 'off': 0 }\n")
+    )
+    assert changed.status_code == 422
+    assert "production/checkout cannot be read from the database" in changed.json()["blocks"][0]

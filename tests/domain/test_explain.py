@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from controller.domain.assess import assess_and_decide
-from controller.domain.explain import explanation, plan_summary, run_status
+from controller.domain.catalogue import Unreadable
+from controller.domain.explain import explanation, plan_summary, run_status, unreadable_summary
 from controller.domain.rollout import Observations, Run, Seen
 from tests.support.rollouts import NOW, baked, breached, make_guardrails, make_inputs, make_plan, make_run, shown
 
@@ -55,6 +58,18 @@ def test_a_run_nobody_has_looked_at_says_so() -> None:
 def test_a_plan_that_was_never_started_is_listed_as_such() -> None:
     summary = plan_summary(PLAN, 3, None)
     assert (summary.run, summary.phase, summary.reason, summary.revision) == (None, None, "never started", 3)
+
+
+def test_a_run_that_cannot_be_read_is_listed_with_what_to_do() -> None:
+    damaged = Unreadable(kind="run", name="checkout-v2#3", why="Expected `str`", flag=PLAN.spec.flag)
+    summary = unreadable_summary(PLAN, 3, damaged)
+    assert (summary.plan, summary.run, summary.phase) == ("checkout-v2", "checkout-v2#3", None)
+    assert summary.reason == (
+        "checkout-v2#3 cannot be read from the database: Expected `str`. Nothing of it is judged, kill rules "
+        "neither: watch the flag yourself, `rampart kill checkout-v2` works"
+    )
+    ended = unreadable_summary(PLAN, 3, replace(damaged, flag=None))
+    assert ended.reason == "checkout-v2#3 cannot be read from the database: Expected `str`"
 
 
 def test_an_ended_run_shows_no_old_verdicts() -> None:
