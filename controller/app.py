@@ -308,6 +308,8 @@ class Rampart:
             journal=self.data / JOURNAL,
             sources=self.sources,
             providers=self.providers,
+            peers=self.peers,
+            presence=self.presence,
         ).examine()
 
 

@@ -1,7 +1,7 @@
 """Looks at everything Rampart depends on, and says what to do about what is wrong."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from controller.domain.catalogue import PlanRevision
@@ -9,7 +9,9 @@ from controller.domain.flag import Unknown
 from controller.domain.plan import RolloutPlan
 from controller.domain.status import Check
 from controller.errors import StoreUnavailable
+from controller.peers import HttpPeers, Sighting
 from controller.ports import FlagProvider, Store
+from controller.presence import Presence
 from controller.sources import Source
 
 
@@ -24,15 +26,19 @@ class Doctor:
         journal: Path,
         sources: Mapping[str, Source],
         providers: Mapping[str, FlagProvider],
+        peers: HttpPeers,
+        presence: Presence,
     ) -> None:
         self._database = database
         self._store = store
         self._journal = journal
         self._sources = sources
         self._providers = providers
+        self._peers = peers
+        self._presence = presence
 
     async def examine(self) -> list[Check]:
-        checks = [await self._check_database(), self._check_journal()]
+        checks = [await self._check_database(), self._check_journal(), *self._check_replicas()]
         checks += [await self._check_source(name, source) for name, source in self._sources.items()]
         if not self._sources:
             fix = "add [sources.NAME] to rampart.toml; without one no rollout can start"
@@ -51,6 +57,27 @@ class Doctor:
         writable = os.access(self._journal, os.W_OK)
         fix = "" if writable else "make it writable, or a kill will not survive a restart"
         return Check(name="journal", ok=writable, detail=str(self._journal), fix=fix)
+
+    def _check_replicas(self) -> list[Check]:
+        raises = self._presence.raises()
+        names = [one.name for one in raises.replicas if one.state in {"here", "present"}]
+        seen = self._peers.sightings()
+        checks = [_replicas(raises.obstacles, names, self._presence.versions)] if self._presence.merged else []
+        checks += [self._check_peer(one, names) for one in seen]
+        told = {one.replica for one in seen}
+        return checks + [_not_told(name) for name in names[1:] if name not in told]
+
+    def _check_peer(self, seen: Sighting, present: Sequence[str]) -> Check:
+        name = f"peer {seen.address}"
+        if seen.problem:
+            fix = "check that it runs, that it can be reached from here, and [peers] in the rampart.toml of both"
+            return Check(name=name, ok=False, detail=seen.problem, fix=fix)
+        if self._presence.merged and seen.replica not in present:
+            detail = f"answers as {seen.replica}, which has not checked in at our database"
+            return Check(
+                name=name, ok=False, detail=detail, fix="give both the same [database]; see its own doctor"
+            )
+        return Check(name=name, ok=True, detail=f"answers as {seen.replica}")
 
     async def _check_source(self, name: str, source: Source) -> Check:
         problems = await source.problems()
@@ -87,3 +114,17 @@ class Doctor:
             if await self._store.policy(use.policy) is None
         ]
         return [*provider.objections(plan), *unread, *missing]
+
+
+def _replicas(obstacles: Sequence[str], names: Sequence[str], versions: Collection[str]) -> Check:
+    if obstacles:
+        fix = "start what is missing on its data directory; `rampart raises` tells more"
+        return Check(name="replicas", ok=False, detail=f"nothing rises: {'; '.join(obstacles)}", fix=fix)
+    several = f"; versions {', '.join(sorted(versions))}" if len(versions) > 1 else ""
+    return Check(name="replicas", ok=True, detail=f"{', '.join(names)} checked in{several}")
+
+
+def _not_told(name: str) -> Check:
+    """Registered and there, but no address of ours leads to it."""
+    detail = "is not among our peers: without the database a kill does not reach it"
+    return Check(name=f"replica {name}", ok=False, detail=detail, fix="add its address to [peers] in rampart.toml")
