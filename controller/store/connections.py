@@ -9,9 +9,17 @@ import asyncpg
 import structlog
 from asyncpg import exceptions as pg
 
-from controller.errors import Conflict, RampartError, StoreUnavailable
+from controller.errors import Conflict, RaisesBlocked, RampartError, StoreUnavailable
 
 T = TypeVar("T")
+
+
+class NoRaise(pg.PostgresError):
+    """`append_raise` refused: a replica is absent, or a barrier is up."""
+
+    sqlstate = "RB001"
+
+
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 ATTEMPTS = 4
@@ -53,9 +61,10 @@ class _Connection(asyncpg.Connection):
 class Connections:
     """`timeout_seconds` covers waiting for a connection, making it, and all that is done with it."""
 
-    def __init__(self, *, pool_size: int, timeout_seconds: float) -> None:
+    def __init__(self, *, pool_size: int, timeout_seconds: float, pooled: bool = False) -> None:
         self._pool_size = pool_size
         self._timeout = timeout_seconds
+        self._pooled = pooled
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self, dsn: str) -> None:
@@ -66,7 +75,10 @@ class Connections:
             min_size=0,
             max_size=self._pool_size,
             connection_class=_Connection,
-            server_settings={
+            statement_cache_size=0 if self._pooled else 100,
+            server_settings=None
+            if self._pooled
+            else {
                 "application_name": "rampart",
                 "timezone": "UTC",
                 "statement_timeout": str(milliseconds),
@@ -138,7 +150,9 @@ class Connections:
             if error.constraint_name in TAKEN:
                 raise Conflict(TAKEN[error.constraint_name]) from error
             raise
-        except pg.UndefinedTableError as error:
+        except NoRaise as error:
+            raise RaisesBlocked(str(error)) from error
+        except (pg.UndefinedTableError, pg.UndefinedFunctionError) as error:
             raise StoreUnavailable(f"the database is not migrated ({error}); run `rampart migrate`") from error
         except UNAVAILABLE as error:
             if loop.time() >= deadline:

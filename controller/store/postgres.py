@@ -7,7 +7,7 @@ must hold for a change is checked by the statement that makes it.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -16,11 +16,14 @@ from msgspec.structs import replace
 from controller.domain.audit import AuditEntry, AuditRow, canonical_body
 from controller.domain.catalogue import (
     ActiveKill,
+    Barrier,
     Claim,
     FlagConfig,
     Kill,
     PlanRevision,
     PolicyRevision,
+    Replica,
+    Roll,
     SdkKey,
     Token,
     Transition,
@@ -29,7 +32,7 @@ from controller.domain.catalogue import (
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run, ended_by_kill, transition
-from controller.errors import Conflict, KillInForce, NotFound, Refused, StaleLease
+from controller.errors import Conflict, KillInForce, NotFound, RaisesBlocked, Refused, StaleLease
 from controller.store import rows
 from controller.store.connections import Connection, Connections
 from controller.store.documents import Documents
@@ -38,6 +41,7 @@ from controller.store.queries import SQL
 PLAN = "RolloutPlan"
 POLICY = "GuardrailPolicy"
 UNREADABLE_RETRY_SECONDS = 60.0
+HEAD_LOST = "the audit log has lost its head row; restore the database from a backup"
 
 T = TypeVar("T")
 Pin = tuple[str, str, int]
@@ -46,11 +50,16 @@ _log = structlog.get_logger()
 
 
 class PostgresStore:
-    """`connect` first. `timeout_seconds` bounds every call; after it the call raises StoreUnavailable."""
+    """`connect` first. `timeout_seconds` bounds every call; after it the call raises StoreUnavailable.
 
-    def __init__(self, dsn: str = "", *, pool_size: int = 8, timeout_seconds: float = 5.0) -> None:
+    `pooled`: the DSN leads through a transaction pooler.
+    """
+
+    def __init__(
+        self, dsn: str = "", *, pool_size: int = 8, timeout_seconds: float = 5.0, pooled: bool = False
+    ) -> None:
         self._dsn = dsn
-        self._database = Connections(pool_size=pool_size, timeout_seconds=timeout_seconds)
+        self._database = Connections(pool_size=pool_size, timeout_seconds=timeout_seconds, pooled=pooled)
         self._documents = Documents()
 
     async def connect(self, dsn: str = "") -> None:
@@ -203,36 +212,53 @@ class PostgresStore:
     async def commit(self, change: Transition) -> int:
         after, flag = change.after, change.before.flag
         entry = replace(change.entry, run=after.id, run_version=after.version)
-        sequence: int | None = await self._database.fetchval(
-            SQL["commit"],
-            *rows.flag_columns(flag),
-            change.raises,
-            after.kill_epoch,
-            after.phase,
-            after.version,
-            rows.document(after),
-            change.check_in_seconds,
-            after.id,
-            change.before.version,
-            change.lease_epoch,
-            None if change.observations is None else rows.document(change.observations),
-            entry.id,
-            canonical_body(entry),
-        )
+        try:
+            sequence: int | None = await self._database.fetchval(
+                SQL["commit"],
+                *rows.flag_columns(flag),
+                change.raises,
+                after.kill_epoch,
+                after.phase,
+                after.version,
+                rows.document(after),
+                change.check_in_seconds,
+                after.id,
+                change.before.version,
+                change.lease_epoch,
+                None if change.observations is None else rows.document(change.observations),
+                entry.id,
+                canonical_body(entry),
+            )
+        except RaisesBlocked:
+            sequence = None
         if sequence is None:
-            await self._refuse(change)
+            await self._require(change.before, after.kill_epoch if change.raises else None, change.lease_epoch)
+            # Nothing is in the way any more, and it did not happen: a replica was absent for a moment.
+            raise RaisesBlocked("no run may rise: a replica had not checked in; it has by now")
         return sequence
 
-    async def _refuse(self, change: Transition) -> NoReturn:
-        run, flag = change.before, change.before.flag
-        row = await self._database.fetchrow(SQL["commit_guards"], run.id, change.lease_epoch)
+    async def check_raise(self, run: Run, lease_epoch: int) -> None:
+        await self._require(run, run.kill_epoch, lease_epoch)
+
+    async def _require(self, run: Run, kill_epoch: int | None, lease_epoch: int | None) -> None:
+        """The guards of a commit, each with its own error. `kill_epoch` is given for a raise."""
+        row = await self._database.fetchrow(SQL["guards"], run.id, lease_epoch)
         if row is None:
             raise Conflict(f"{run.id} is not in the database")
-        if change.raises and row["kill_epoch"] != change.after.kill_epoch:
-            raise KillInForce(f"{flag} was killed since {run.id} began; reset the kill and start a new run")
+        if kill_epoch is not None:
+            if row["kill_epoch"] != kill_epoch:
+                raise KillInForce(
+                    f"{run.flag} was killed since {run.id} began; reset the kill and start a new run"
+                )
+            obstacles = rows.obstacles(row)
+            if obstacles:
+                raise RaisesBlocked(f"no run may rise: {'; '.join(obstacles)}")
         if not row["held"]:
             raise StaleLease(f"this replica no longer holds {run.id}")
-        raise Conflict(f"{run.id} is at version {row['version']}, not {run.version}; somebody changed it first")
+        if row["version"] != run.version:
+            raise Conflict(
+                f"{run.id} is at version {row['version']}, not {run.version}; somebody changed it first"
+            )
 
     async def committed(self, entry_id: str) -> int | None:
         sequence: int | None = await self._database.fetchval(SQL["committed"], entry_id)
@@ -310,9 +336,40 @@ class PostgresStore:
 
         return await self._database.transact(reset)
 
-    async def kill_epoch(self, flag: FlagRef) -> int:
-        epoch: int | None = await self._database.fetchval(SQL["kill_epoch"], *rows.flag_columns(flag))
-        return epoch or 0
+    # — replicas —
+
+    async def check_in(self, replica: Replica, *, life: str, valid_seconds: float, remembered: int) -> Roll:
+        row = await self._database.fetchrow(
+            SQL["check_in"], replica.name, replica.version, life, valid_seconds, remembered
+        )
+        if row is None:
+            raise NotFound(HEAD_LOST)
+        return rows.roll(row)
+
+    async def check_out(self, name: str) -> None:
+        await self._database.execute(SQL["check_out"], name)
+
+    async def raise_barrier(self, barrier: Barrier, entry: AuditEntry) -> bool:
+        raised = await self._database.fetchval(
+            SQL["raise_barrier"], barrier.id, rows.document(barrier), entry.id, canonical_body(entry)
+        )
+        return raised is not None
+
+    async def release_raises(self, entry: AuditEntry) -> Sequence[str]:
+        async def release(connection: Connection) -> Sequence[str]:
+            absent = sorted(row["name"] for row in await connection.fetch(SQL["forget_absent"]))
+            lowered = await connection.fetch(SQL["release_barriers"], entry.at, entry.actor)
+            barriers = [row["id"] for row in sorted(lowered, key=lambda row: (row["raised_at"], row["id"]))]
+            released = absent + barriers
+            if released:
+                named = replace(entry, details={**entry.details, "released": released})
+                await _change(connection, None, named)
+            return released
+
+        return await self._database.transact(release)
+
+    async def lead(self, task: str, owner: str, *, lease_seconds: float) -> bool:
+        return await self._database.fetchval(SQL["lead"], task, owner, lease_seconds) is not None
 
     # — tokens, SDK keys, built-in flags —
 
@@ -379,7 +436,7 @@ class PostgresStore:
     async def audit_head(self) -> tuple[int, bytes]:
         row = await self._database.fetchrow(SQL["audit_head"])
         if row is None:
-            raise NotFound("the audit log has lost its head row; restore the database from a backup")
+            raise NotFound(HEAD_LOST)
         return row["sequence"], row["hash"]
 
     async def unannounced(self, limit: int) -> Sequence[tuple[int, AuditEntry]]:

@@ -43,10 +43,6 @@ INSERT INTO flags (provider, environment, key) VALUES ($1, $2, $3)
 ON CONFLICT (provider, environment, key) DO UPDATE SET kill_epoch = flags.kill_epoch
 RETURNING kill_epoch
 
--- name: kill_epoch
--- How often the flag was killed.
-SELECT kill_epoch FROM flags WHERE provider = $1 AND environment = $2 AND key = $3
-
 -- name: kills_of_flag
 -- Every kill of a flag, and whether it is in force.
 SELECT id, reset_at IS NULL AS in_force FROM kills
@@ -121,7 +117,8 @@ UPDATE runs SET next_check_at = now() + make_interval(secs => $2) WHERE id = ANY
 
 -- name: commit
 -- One guarded transition: state, observations and audit entry, or nothing. A concurrent kill holds the flag's
--- row; whoever comes second waits for it and then reads the epoch that the kill left.
+-- row; whoever comes second waits for it and then reads the epoch that the kill left. A raise is undone by an
+-- error of its own (RB001) while a replica is absent or a barrier is up.
 WITH flag AS (
     SELECT kill_epoch FROM flags
     WHERE provider = $1 AND environment = $2 AND key = $3 AND (NOT $4::boolean OR kill_epoch = $5)
@@ -137,12 +134,16 @@ WITH flag AS (
     SELECT id, $13::json FROM changed WHERE $13::json IS NOT NULL
     ON CONFLICT (run) DO UPDATE SET document = EXCLUDED.document
 )
-SELECT append_audit($14, $15, id, version) FROM changed
+SELECT CASE WHEN $4::boolean THEN append_raise($14, $15, id, version) ELSE append_audit($14, $15, id, version) END
+FROM changed
 
--- name: commit_guards
--- What the guards of a commit would have seen, to tell which one refused it.
+-- name: guards
+-- What the guards of a commit would see: to tell which one refused it, or would refuse a raise.
 SELECT r.version, f.kill_epoch,
-    ($2::bigint IS NULL OR coalesce(r.lease_epoch = $2 AND r.lease_expires_at > clock_timestamp(), false)) AS held
+    ($2::bigint IS NULL OR coalesce(r.lease_epoch = $2 AND r.lease_expires_at > clock_timestamp(), false)) AS held,
+    ARRAY(SELECT name FROM replicas WHERE is_absent(replicas) ORDER BY name) AS absent,
+    ARRAY(SELECT seen_at FROM replicas WHERE is_absent(replicas) ORDER BY name) AS absent_seen_at,
+    ARRAY(SELECT document FROM barriers WHERE released_at IS NULL ORDER BY raised_at, id) AS barriers
 FROM runs r JOIN flags f USING (provider, environment, key)
 WHERE r.id = $1
 
@@ -235,6 +236,55 @@ SELECT id FROM kills WHERE id = ANY($1::text[]) AND reset_at IS NOT NULL
 -- name: reset_kills
 -- A person covers these kills.
 UPDATE kills SET reset_at = $2, reset_by = $3 WHERE id = ANY($1::text[]) AND reset_at IS NULL
+
+-- name: check_in
+-- Register a replica, or refresh it, if it has merged into the present life; and all that it wants to know.
+WITH life AS (
+    SELECT database_life() AS life
+), counted AS (
+    INSERT INTO replicas (name, version, life, seen_at, valid_until)
+    SELECT $1, $2, life, clock_timestamp(), clock_timestamp() + make_interval(secs => $4) FROM life WHERE life = $3
+    ON CONFLICT (name) DO UPDATE SET version = EXCLUDED.version, life = EXCLUDED.life,
+        seen_at = EXCLUDED.seen_at, valid_until = EXCLUDED.valid_until
+    RETURNING name
+), others AS MATERIALIZED (
+    SELECT name, version, seen_at, is_absent(replicas) AS absent FROM replicas WHERE name <> $1
+)
+SELECT life.life, EXISTS (SELECT FROM counted) AS counted,
+    ARRAY(SELECT name FROM others ORDER BY name) AS others,
+    ARRAY(SELECT DISTINCT version FROM others ORDER BY version) AS versions,
+    ARRAY(SELECT name FROM others WHERE absent ORDER BY name) AS absent,
+    ARRAY(SELECT seen_at FROM others WHERE absent ORDER BY name) AS absent_seen_at,
+    ARRAY(SELECT document FROM barriers WHERE released_at IS NULL ORDER BY raised_at, id) AS barriers,
+    head.sequence, head.hash,
+    (SELECT hash FROM audit WHERE sequence = $5::bigint) AS remembered
+FROM life CROSS JOIN audit_head AS head
+
+-- name: check_out
+-- Nobody waits for this replica.
+DELETE FROM replicas WHERE name = $1
+
+-- name: raise_barrier
+-- A barrier that was never there before, with its audit entry.
+WITH raised AS (
+    INSERT INTO barriers (id, document) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING RETURNING id
+)
+SELECT append_audit($3, $4, NULL, NULL) FROM raised
+
+-- name: forget_absent
+-- Wait no longer for replicas that are absent.
+DELETE FROM replicas WHERE is_absent(replicas) RETURNING name
+
+-- name: release_barriers
+-- A person has looked.
+UPDATE barriers SET released_at = $1, released_by = $2 WHERE released_at IS NULL RETURNING id, raised_at
+
+-- name: lead
+-- Take or keep the lease of a task.
+INSERT INTO leaders (task, owner, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (task) DO UPDATE SET owner = EXCLUDED.owner, expires_at = EXCLUDED.expires_at
+WHERE leaders.owner = EXCLUDED.owner OR has_come(leaders.expires_at)
+RETURNING owner
 
 -- name: save_token
 -- A new or changed token, with its audit entry; nothing when it is already there as given.

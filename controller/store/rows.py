@@ -6,7 +6,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from controller.domain.audit import AuditEntry, AuditRow
-from controller.domain.catalogue import ActiveKill, FlagConfig, Kill, PlanRevision, PolicyRevision, SdkKey, Token
+from controller.domain.catalogue import (
+    Absent,
+    ActiveKill,
+    Barrier,
+    FlagConfig,
+    Head,
+    Kill,
+    PlanRevision,
+    PolicyRevision,
+    Roll,
+    SdkKey,
+    Token,
+)
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
@@ -21,6 +33,7 @@ _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
     for kind in (
         AuditEntry,
+        Barrier,
         FlagConfig,
         GuardrailPolicy,
         Kill,
@@ -89,6 +102,33 @@ def active_kill(row: Row) -> ActiveKill:
             id=row["id"], flag=flag, accepted_at=row["confirmed_at"] or LONG_AGO, actor="unknown", reason=why
         )
     return ActiveKill(kill=kill, kill_epoch=row["kill_epoch"], confirmed_at=row["confirmed_at"])
+
+
+def roll(row: Row) -> Roll:
+    return Roll(
+        life=row["life"],
+        counted=row["counted"],
+        others=tuple(row["others"]),
+        versions=tuple(row["versions"]),
+        absent=_absent(row),
+        barriers=_barriers(row),
+        head=Head(sequence=row["sequence"], hash=row["hash"]),
+        remembered=row["remembered"],
+    )
+
+
+def obstacles(row: Row) -> tuple[str, ...]:
+    """Why nothing may rise, in words."""
+    return Roll(life="", counted=False, absent=_absent(row), barriers=_barriers(row)).obstacles
+
+
+def _absent(row: Row) -> tuple[Absent, ...]:
+    columns = zip(row["absent"], row["absent_seen_at"], strict=True)
+    return tuple(Absent(name=name, seen_at=seen_at) for name, seen_at in columns)
+
+
+def _barriers(row: Row) -> tuple[Barrier, ...]:
+    return tuple(decode(Barrier, text) for text in row["barriers"])
 
 
 def audit_row(row: Row) -> AuditRow:

@@ -1,4 +1,4 @@
-"""What every store promises, method by method. Subclass, give it a `store` and `pass_seconds`."""
+"""What every store promises, method by method. Subclass, give it a `store`, `pass_seconds` and `live_anew`."""
 
 import asyncio
 from collections import Counter
@@ -10,9 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from controller.domain.audit import AuditEntry, verify_chain
+from controller.domain.catalogue import Barrier, Head, Replica, Roll
 from controller.domain.evidence import Reading
 from controller.domain.rollout import ApprovalRequest, Observations, Run, Timer, transition
-from controller.errors import Conflict, KillInForce, NotFound, StaleLease
+from controller.errors import Conflict, KillInForce, NotFound, RaisesBlocked, StaleLease
 from controller.ports import Store
 from tests.store.samples import (
     FLAG,
@@ -49,7 +50,9 @@ async def version_of(store: Store, run: Run) -> int:
 
 async def story(store: Store) -> tuple[object, ...]:
     """All that a store shows."""
+    roll = await store.check_in(A, life="", valid_seconds=5.0, remembered=1)
     return (
+        (roll.others, roll.versions, [one.name for one in roll.absent], roll.barriers, roll.head, roll.remembered),
         await store.plans(),
         await store.policies(),
         await store.latest_runs(),
@@ -69,6 +72,21 @@ async def commit_again(store: Store, same: AuditEntry) -> int:
     return await store.commit(replace(change(found[0], "pause"), entry=same))
 
 
+A, B = Replica(name="replica-a", version="1"), Replica(name="replica-b", version="2")
+BARRIER = Barrier(id="head-9", reason="the database lost history", raised_at=NOW)
+
+
+async def life_of(store: Store) -> str:
+    return (await store.check_in(A, life="", valid_seconds=5.0, remembered=0)).life
+
+
+async def check_in(store: Store, replica: Replica = A, *, valid_seconds: float = 5.0, remembered: int = 0) -> Roll:
+    """As a replica does that has merged all its kills."""
+    return await store.check_in(
+        replica, life=await life_of(store), valid_seconds=valid_seconds, remembered=remembered
+    )
+
+
 WRITES: dict[str, Callable[[Store, AuditEntry], Awaitable[object]]] = {
     "save_plan": lambda store, same: store.save_plan(plan("new"), same),
     "save_policy": lambda store, same: store.save_policy(policy("new"), same),
@@ -81,9 +99,13 @@ WRITES: dict[str, Callable[[Store, AuditEntry], Awaitable[object]]] = {
     "save_sdk_key": lambda store, same: store.save_sdk_key(sdk_key("new"), same),
     "revoke_sdk_key": lambda store, same: store.revoke_sdk_key("old", same),
     "save_flag_config": lambda store, same: store.save_flag_config(flag_config(1), same),
+    "raise_barrier": lambda store, same: store.raise_barrier(BARRIER, same),
+    "release_raises": lambda store, same: store.release_raises(same),
 }
 PassSeconds = Callable[[float], Awaitable[None]]
-"""Moves the store's own time on, so far as its leases and checks can tell."""
+"""Moves the store's own time on, so far as its leases, checks and check-ins can tell."""
+LiveAnew = Callable[[], Awaitable[None]]
+"""Whatever was merged was merged into another life of the database: as after a restart or a failover."""
 
 
 class StoreContract:
@@ -529,6 +551,176 @@ class StoreContract:
         actions = [msgspec.json.decode(row.body)["action"] for row in await store.audit()]
         assert actions.count("kill") == 1
 
+    # — replicas —
+
+    async def test_a_check_in_counts_only_for_the_present_life(self, store: Store, live_anew: LiveAnew) -> None:
+        first = await store.check_in(A, life="", valid_seconds=5.0, remembered=0)
+        assert (first.counted, first.others) == (False, ())
+        assert first.life
+        assert (await check_in(store, B)).others == ()
+        counted = await store.check_in(A, life=first.life, valid_seconds=5.0, remembered=0)
+        assert (counted.counted, counted.life) == (True, first.life)
+        assert (counted.others, counted.versions) == (("replica-b",), ("2",))
+        assert counted.obstacles == ()
+
+    async def test_a_check_in_tells_the_end_of_the_log_and_the_hash_that_was_asked_about(
+        self, store: Store
+    ) -> None:
+        empty = await check_in(store)
+        assert (empty.head, empty.remembered) == (Head(), None)
+        await started(store)
+        rows = await store.audit()
+        roll = await check_in(store, remembered=2)
+        assert roll.head == Head(sequence=len(rows), hash=rows[-1].hash)
+        assert roll.remembered == rows[1].hash
+        assert (await check_in(store, remembered=len(rows) + 1)).remembered is None
+
+    async def test_while_a_registered_replica_is_silent_nothing_rises(
+        self, store: Store, pass_seconds: PassSeconds
+    ) -> None:
+        run = await started(store)
+        await check_in(store, B)
+        claim = await claim_one(store, lease_seconds=600.0)
+        await store.commit(change(run, "pause"))
+        paused = transition(run, "pause")
+        await pass_seconds(6.0)
+        rows = await store.audit()
+        with pytest.raises(RaisesBlocked, match="no run may rise: replica replica-b has not checked in since"):
+            await store.commit(change(paused, "resume", raises=True))
+        with pytest.raises(RaisesBlocked, match="replica-b"):
+            await store.check_raise(paused, claim.lease_epoch)
+        assert await store.audit() == rows
+        (silent,) = (await check_in(store)).absent
+        assert silent.name == "replica-b"
+        assert (await check_in(store)).obstacles == (
+            f"replica replica-b has not checked in since {silent.seen_at:%Y-%m-%d %H:%M:%S} UTC, "
+            "and its journal may hold kills",
+        )
+
+        await check_in(store, B)
+        await store.check_raise(paused, claim.lease_epoch)
+        await store.commit(change(paused, "resume", raises=True))
+
+    async def test_while_a_registered_replica_is_silent_runs_are_lowered_and_ended(
+        self, store: Store, pass_seconds: PassSeconds
+    ) -> None:
+        run = await started(store)
+        await check_in(store, B)
+        await pass_seconds(6.0)
+        await store.commit(change(run, "pause"))
+        await store.commit(change(transition(run, "pause"), "abandon"))
+        assert await store.record_kill(kill(), entry("kill"))
+
+    async def test_after_the_database_lives_anew_nothing_rises_before_every_replica_has_merged(
+        self, store: Store, live_anew: LiveAnew
+    ) -> None:
+        created = await created_run(store)
+        await check_in(store, A)
+        await check_in(store, B)
+        await live_anew()
+        with pytest.raises(RaisesBlocked, match=r"replica-a .*; replica replica-b"):
+            await store.commit(change(created, "start", raises=True))
+        stale = await store.check_in(A, life="of before", valid_seconds=5.0, remembered=0)
+        assert (stale.counted, [one.name for one in stale.absent]) == (False, ["replica-b"])
+        await check_in(store, A)
+        with pytest.raises(RaisesBlocked, match="rise: replica replica-b"):
+            await store.commit(change(created, "start", raises=True))
+        await check_in(store, B)
+        await store.commit(change(created, "start", raises=True))
+
+    async def test_nobody_waits_for_a_replica_that_checked_out(
+        self, store: Store, pass_seconds: PassSeconds
+    ) -> None:
+        created = await created_run(store)
+        await check_in(store, B)
+        await pass_seconds(6.0)
+        await store.check_out("replica-b")
+        await store.check_out("never there")
+        assert (await check_in(store)).others == ()
+        await store.commit(change(created, "start", raises=True))
+
+    async def test_a_check_in_from_before_the_clock_was_set_back_does_not_count(
+        self, store: Store, pass_seconds: PassSeconds
+    ) -> None:
+        created = await created_run(store)
+        await check_in(store, B)
+        await pass_seconds(-3600.0)
+        with pytest.raises(RaisesBlocked, match="replica-b"):
+            await store.commit(change(created, "start", raises=True))
+
+    async def test_a_barrier_keeps_everything_down_until_a_person_releases_it(self, store: Store) -> None:
+        run = await created_run(store)
+        claim = await claim_one(store)
+        assert await store.raise_barrier(BARRIER, entry("block_raises"))
+        assert not await store.raise_barrier(BARRIER, entry("block_raises"))
+        assert (await check_in(store)).barriers == (BARRIER,)
+        with pytest.raises(RaisesBlocked, match="no run may rise: the database lost history"):
+            await store.commit(change(run, "start", raises=True))
+        with pytest.raises(RaisesBlocked):
+            await store.check_raise(run, claim.lease_epoch)
+        assert await store.release_raises(entry("release_raises")) == ["head-9"]
+        assert await audited(store) == ["apply", "apply", "start", "block_raises", "release_raises"]
+        assert (await check_in(store)).barriers == ()
+        # Everybody who remembers more than the database would raise it for ever.
+        assert not await store.raise_barrier(BARRIER, entry("block_raises"))
+        await store.commit(change(run, "start", raises=True))
+
+    async def test_a_person_releases_the_absent_and_not_those_that_are_there(
+        self, store: Store, pass_seconds: PassSeconds
+    ) -> None:
+        created = await created_run(store)
+        await check_in(store, A)
+        await check_in(store, B)
+        assert await store.release_raises(entry("release_raises")) == []
+        assert "release_raises" not in await audited(store)
+        await pass_seconds(6.0)
+        await check_in(store, A)
+        await store.raise_barrier(BARRIER, entry("block_raises"))
+        released = await store.release_raises(entry("release_raises", details={"why": "lost for good"}))
+        assert released == ["replica-b", "head-9"]
+        last = (await entries(store))[-1]
+        assert last.details == {"why": "lost for good", "released": released}
+        assert (await check_in(store, B)).others == ("replica-a",)
+        await store.commit(change(created, "start", raises=True))
+
+    async def test_a_raise_is_checked_for_each_guard_in_turn(
+        self, store: Store, pass_seconds: PassSeconds
+    ) -> None:
+        run = await started(store)
+        claim = await claim_one(store)
+        await store.check_raise(run, claim.lease_epoch)
+        with pytest.raises(Conflict, match="not in the database"):
+            await store.check_raise(replace(run, id="nothing#1"), claim.lease_epoch)
+        with pytest.raises(StaleLease):
+            await store.check_raise(run, claim.lease_epoch + 1)
+        with pytest.raises(Conflict, match="at version"):
+            await store.check_raise(replace(run, version=run.version - 1), claim.lease_epoch)
+        await check_in(store, B)
+        await pass_seconds(31.0)
+        with pytest.raises(RaisesBlocked):
+            await store.check_raise(run, claim.lease_epoch)
+        await store.record_kill(kill(), entry("kill"))
+        with pytest.raises(KillInForce):
+            await store.check_raise(run, claim.lease_epoch)
+
+    async def test_one_at_a_time_leads_a_task(self, store: Store, pass_seconds: PassSeconds) -> None:
+        assert await store.lead("announce", "a", lease_seconds=10.0)
+        assert not await store.lead("announce", "b", lease_seconds=10.0)
+        assert await store.lead("migrate", "b", lease_seconds=10.0)
+        await pass_seconds(6.0)
+        assert await store.lead("announce", "a", lease_seconds=10.0)
+        await pass_seconds(6.0)
+        assert not await store.lead("announce", "b", lease_seconds=10.0)
+        await pass_seconds(6.0)
+        assert await store.lead("announce", "b", lease_seconds=10.0)
+        assert not await store.lead("announce", "a", lease_seconds=10.0)
+        await pass_seconds(-3600.0)
+        assert await store.lead("announce", "a", lease_seconds=10.0)
+
+    async def test_of_many_who_want_to_lead_one_does(self, store: Store) -> None:
+        wants = [store.lead("announce", f"owner-{n}", lease_seconds=10.0) for n in range(8)]
+        assert sum(await asyncio.gather(*wants)) == 1
+
     # — tokens, SDK keys, built-in flags —
 
     async def test_tokens_are_saved_replaced_and_revoked(self, store: Store) -> None:
@@ -625,6 +817,7 @@ class StoreContract:
         await store.save_sdk_key(sdk_key("old", digest=b"o" * 32), entry("sdk_key"))
         same = entry("apply")
         await store.save_plan(plan("third"), same)
+        await store.raise_barrier(replace(BARRIER, id="older"), entry("block_raises"))
         before = await story(store)
         with pytest.raises(Conflict, match="recorded before"):
             await write(store, same)

@@ -13,7 +13,7 @@ from controller.errors import RampartError
 from controller.ports import Store
 from controller.store.memory import MemoryStore
 from controller.store.postgres import PostgresStore
-from tests.contracts.store_contract import PassSeconds, StoreContract, story
+from tests.contracts.store_contract import LiveAnew, PassSeconds, StoreContract, story
 from tests.store import samples
 from tests.support.postgres import database, postgres_server, store
 
@@ -21,6 +21,11 @@ __all__ = ["database", "postgres_server", "store"]
 
 NAMES = ("one", "two", "three")
 COUNT = 250
+TIMES = {
+    "runs": ("next_check_at", "lease_expires_at"),
+    "replicas": ("seen_at", "valid_until"),
+    "leaders": ("expires_at",),
+}
 
 Step = Callable[[Store], Awaitable[Any]]
 
@@ -49,19 +54,32 @@ class TestMemory(StoreContract):
     def pass_seconds(self, time: ModelTime) -> PassSeconds:
         return time.pass_seconds
 
+    @pytest.fixture
+    def live_anew(self, store: MemoryStore) -> LiveAnew:
+        async def live_anew() -> None:
+            store.life = "2"
+
+        return live_anew
+
 
 class TestPostgres(StoreContract):
     @pytest.fixture
     def pass_seconds(self, store: PostgresStore) -> PassSeconds:
         async def pass_seconds(seconds: float) -> None:
-            """The past grows instead: leases and checks move towards it."""
-            await store._database.execute(
-                "UPDATE runs SET next_check_at = next_check_at - make_interval(secs => $1), "
-                "lease_expires_at = lease_expires_at - make_interval(secs => $1)",
-                seconds,
-            )
+            """The past grows instead: everything moves towards it."""
+            for table, columns in TIMES.items():
+                moved = ", ".join(f"{column} = {column} - make_interval(secs => $1)" for column in columns)
+                await store._database.execute(f"UPDATE {table} SET {moved}", seconds)
 
         return pass_seconds
+
+    @pytest.fixture
+    def live_anew(self, store: PostgresStore) -> LiveAnew:
+        async def live_anew() -> None:
+            """What is stored gets old instead of the server new."""
+            await store._database.execute("UPDATE replicas SET life = 'of before'")
+
+        return live_anew
 
 
 class Steps:

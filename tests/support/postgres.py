@@ -25,6 +25,7 @@ DELETE FROM observations; DELETE FROM runs; DELETE FROM kills; DELETE FROM flags
 DELETE FROM manifest_revisions; DELETE FROM manifests;
 DELETE FROM audit; UPDATE audit_head SET sequence = 0, hash = decode(repeat('00', 32), 'hex');
 DELETE FROM tokens; DELETE FROM sdk_keys; DELETE FROM flag_configs;
+DELETE FROM replicas; DELETE FROM barriers; DELETE FROM leaders;
 """
 
 _numbers = itertools.count(1)
