@@ -3,7 +3,7 @@
 import os
 import signal
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 for name in [name for name in os.environ if name.startswith("RAMPART_") and not name.startswith("RAMPART_TEST_")]:
     del os.environ[name]
@@ -11,6 +11,16 @@ for name in [name for name in os.environ if name.startswith("RAMPART_") and not 
 # Machines that run tests are busy; a law is not broken by taking long.
 settings.register_profile("rampart", deadline=None)
 settings.load_profile("rampart")
+
+# For mutation testing (docs/mutation.md): few examples and the same ones for every mutant; none is made smaller.
+settings.register_profile(
+    "mutation",
+    deadline=None,
+    max_examples=10,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 
 # A job that a shell put into the background ignores interrupts, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controller.domain.accumulators import (
     accumulate,
@@ -12,13 +13,17 @@ from controller.domain.accumulators import (
     after_exposure_change,
     all_pass,
     countable,
+    request_rate,
+    settling_seconds,
 )
 from controller.domain.evidence import Outcome, Verdict
-from controller.domain.rollout import ApprovalRequest, Observations, Run, Timer
+from controller.domain.rollout import ApprovalRequest, Observations, Run, Seen, Timer
 from tests.support.rollouts import NOW, baked, breached, make_guardrails, make_plan, make_run
 
 PLAN = make_plan()
 GUARDRAILS = make_guardrails(PLAN)
+TWO = (*GUARDRAILS, replace(GUARDRAILS[0], policy="db", window_seconds=600.0))
+SEEN = Seen(at=NOW, flag=None)
 
 
 def verdict(outcome: Outcome, *, rule: str = "errors-high", then: str = "pause", **more: Any) -> Verdict:
@@ -158,3 +163,117 @@ def test_bake_is_never_more_than_the_capped_time_of_passing_ticks(steps: list[tu
         observations = after(verdict(outcome), before=observations, elapsed=counted)
         passing += counted if outcome == "pass" else 0.0
     assert observations.bake == pytest.approx(passing)
+
+
+# — exactly what one tick adds —
+
+GRANTED = ApprovalRequest(id="r", stage=2, plan_revision=1, requested_at=NOW, granted_at=NOW)
+EARLIER = Observations(
+    run_version=1,
+    bake=100.0,
+    since_confirmed=1000.0,
+    requests=50.0,
+    approval_wait=7.0,
+    breached={"web/errors-high": Timer(10.0, running=True)},
+    silent={"web": Timer(20.0, running=True), "db": Timer(21.0, running=True)},
+    failing={"web": Timer(30.0, running=True), "db": Timer(31.0, running=True)},
+    seen=SEEN,
+)
+
+
+def test_a_passing_tick_adds_its_time_to_everything_that_waits_and_clears_every_timer() -> None:
+    request = ApprovalRequest(id="r", stage=2, plan_revision=1, requested_at=NOW)
+    run = make_run(PLAN, stage=1, approval=request, version=4)
+    verdicts = [verdict("pass", sample=3000.0), verdict("pass", policy="db", sample=1200.0)]
+    grown = accumulate(EARLIER, run=run, guardrails=TWO, verdicts=verdicts, elapsed=15.0, schedule_open=True)
+    assert grown == Observations(
+        run_version=4,
+        bake=115.0,
+        since_confirmed=1015.0,
+        requests=50.0 + 15.0 * 2.0,
+        approval_wait=22.0,
+        seen=SEEN,
+    )
+
+
+def test_a_tick_that_proves_nothing_adds_nothing() -> None:
+    run = make_run(PLAN, stage=1, confirmed_at=None, approval=GRANTED)
+    grown = accumulate(
+        EARLIER, run=run, guardrails=TWO, verdicts=[verdict("pass")], elapsed=15.0, schedule_open=True
+    )
+    assert (grown.bake, grown.since_confirmed, grown.requests, grown.approval_wait) == (100.0, 1000.0, 50.0, 7.0)
+    unasked = accumulate(EARLIER, run=make_run(PLAN, stage=1), guardrails=TWO, verdicts=[], elapsed=15.0,
+                         schedule_open=True)  # fmt: skip
+    assert unasked.approval_wait == 7.0
+
+
+def test_each_policy_has_its_own_silence_and_its_own_failure() -> None:
+    grown = accumulate(
+        EARLIER,
+        run=make_run(PLAN, stage=1),
+        guardrails=TWO,
+        verdicts=[verdict("no_data"), verdict("error", policy="db")],
+        elapsed=15.0,
+        schedule_open=True,
+    )
+    assert grown.silent == {"web": Timer(35.0, running=True), "db": Timer(21.0, running=False)}
+    assert grown.failing == {"web": Timer(30.0, running=False), "db": Timer(46.0, running=True)}
+
+
+def test_silence_and_failure_at_once_count_for_both() -> None:
+    both = after(verdict("error"), verdict("no_data", rule="other"), before=EARLIER)
+    assert both.silent["web"] == Timer(35.0, running=True)
+    assert both.failing["web"] == Timer(45.0, running=True)
+
+
+def test_a_rule_that_only_observes_is_neither_silence_nor_failure() -> None:
+    watched = after(verdict("pass"), verdict("no_data", rule="watch", enforced=False), before=EARLIER)
+    assert watched.silent == {}
+
+
+def test_a_policy_whose_rules_all_pass_or_do_not_apply_clears_its_timers() -> None:
+    assert after(verdict("not_applicable"), before=EARLIER).breached == {}
+    assert after(verdict("too_few"), before=EARLIER).silent == {}
+
+
+def test_settling_takes_the_longest_window() -> None:
+    assert settling_seconds(TWO) == 600.0
+    assert after(verdict("pass"), before=Observations(since_confirmed=599.0)).bake == 15.0
+    early = accumulate(Observations(since_confirmed=599.0), run=make_run(PLAN, stage=1), guardrails=TWO,
+                       verdicts=[verdict("pass")], elapsed=15.0, schedule_open=True)  # fmt: skip
+    assert early.bake == 0.0
+
+
+def test_a_breach_timer_waits_for_the_window_of_its_own_policy() -> None:
+    grown = accumulate(
+        Observations(since_confirmed=599.0),
+        run=make_run(PLAN, stage=1),
+        guardrails=TWO,
+        verdicts=[verdict("breach", policy="db"), verdict("breach")],
+        elapsed=15.0,
+        schedule_open=True,
+    )
+    assert grown.breached == {"web/errors-high": Timer(0.0, running=True)}
+
+
+def test_a_suspended_timer_goes_on_without_the_time_in_which_it_was_suspended() -> None:
+    before = baked(breached={"web/errors-high": Timer(60.0, running=False)})
+    assert after(verdict("breach"), before=before).breached["web/errors-high"] == Timer(60.0, running=True)
+
+
+def test_the_rate_is_per_second_of_the_policys_own_window_and_the_smallest_of_all_required_rules() -> None:
+    web, db = verdict("pass", sample=3000.0), verdict("pass", policy="db", sample=1200.0)
+    assert request_rate(TWO, [web, db]) == 2.0
+    assert request_rate(TWO, [web]) == 10.0
+    assert request_rate(TWO, [web, verdict("pass", policy="db", sample=1.0, enforced=False)]) == 10.0
+    assert request_rate(TWO, [verdict("no_data", sample=None)]) == 0.0
+
+
+def test_a_change_of_exposure_keeps_breach_timers_and_what_was_seen_and_nothing_else() -> None:
+    assert after_exposure_change(EARLIER) == Observations(breached=EARLIER.breached, seen=SEEN)
+
+
+def test_a_confirmation_restarts_all_but_breach_timers_and_approval() -> None:
+    assert after_confirmation(EARLIER) == Observations(
+        run_version=1, approval_wait=7.0, breached=EARLIER.breached, seen=SEEN
+    )

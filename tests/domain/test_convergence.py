@@ -134,3 +134,137 @@ def test_a_confirmed_run_is_never_applied_again(phase: Any) -> None:
         for enabled in (True, False):
             found = compared(run, shown(run, PLAN, exposure=exposure, enabled=enabled))
             assert found.difference in ("none", "too_high", "too_low")
+
+
+# — what exactly is found, in words and numbers —
+
+
+def unconfirmed_start(**changes: Any) -> Run:
+    values: dict[str, Any] = {"confirmed_at": None, "confirmed_exposure": None, "turned_on": False}
+    return make_run(PLAN, stage=0, **(values | changes))
+
+
+def test_every_difference_is_told_in_one_sentence() -> None:
+    run, start = raising(), unconfirmed_start()
+    before = shown(run, PLAN, exposure=1_000)
+    settling = Convergence(difference="settling", text="waiting for the provider to show the change")
+    assert compared(run, Unknown("timeout")) == Convergence(
+        difference="unread", text="the provider could not be read: timeout"
+    )
+    assert compared(run, shown(run, PLAN)) == Convergence(
+        difference="none", text="the provider shows what was committed"
+    )
+    assert compared(run, before, since=4.9) == settling
+    assert compared(run, before, since=5.0) == Convergence(
+        difference="apply_again", text="the provider still shows the state before the change"
+    )
+    assert compared(start, shown(start, PLAN, enabled=False)) == Convergence(
+        difference="turn_on", text="weights and rules were read back; the flag is still off"
+    )
+    assert compared(run, shown(run, PLAN, exposure=5_000), since=4.9) == settling
+    plan = make_plan(mode="observe")
+    found = converge(make_run(plan, stage=1), plan, before, seconds_since_apply=60, settle_seconds=5)
+    assert found == Convergence(difference="none", text="nothing of ours is served")
+
+
+@pytest.mark.parametrize(
+    ("shows", "difference", "text", "exposure", "audience"),
+    [
+        ({"exposure": 80_000}, "too_high", "80 % with the audience rules staff", 10_000, True),
+        ({"exposure": 5_000}, "too_low", "5 % with the audience rules staff", 5_000, True),
+        ({"enabled": False}, "too_low", "off with the audience rules staff", 0, False),
+        ({"audience": ()}, "too_low", "10 %", 10_000, False),
+        (
+            {"audience": ("staff", "beta")},
+            "too_high",
+            "10 % with the audience rules staff, beta",
+            10_000,
+            True,
+        ),
+        ({"enabled": False, "audience": ("beta",)}, "too_low", "off with the audience rules beta", 0, False),
+    ],
+)
+def test_drift_says_what_is_shown_and_what_was_committed_and_keeps_the_lower(
+    shows: dict[str, Any], difference: Any, text: str, exposure: int, audience: bool
+) -> None:
+    run = make_run(PLAN, stage=1)
+    assert compared(run, shown(run, PLAN, **shows)) == Convergence(
+        difference=difference,
+        text=f"the provider shows {text}; committed is 10 %",
+        exposure=exposure,
+        audience=audience,
+    )
+
+
+def test_drift_never_brings_an_audience_back_that_was_committed_away() -> None:
+    run = make_run(PLAN, stage=1, audience=False)
+    found = compared(run, shown(run, PLAN, exposure=5_000))
+    assert (found.difference, found.exposure, found.audience) == ("too_low", 5_000, False)
+
+
+def test_while_settling_only_what_is_not_above_both_steps_is_waited_for() -> None:
+    lowering = make_run(PLAN, stage=0, confirmed_at=None, confirmed_exposure=10_000)
+    between = shown(lowering, PLAN, exposure=5_000)
+    assert compared(lowering, between, since=0.0).difference == "settling"
+    assert (
+        compared(lowering, shown(lowering, PLAN, exposure=10_000, audience=()), since=0.0).difference == "settling"
+    )
+    assert compared(lowering, shown(lowering, PLAN, exposure=10_001), since=0.0).difference == "too_high"
+    assert compared(lowering, between, since=5.0).difference == "too_high"
+    first = unconfirmed_start(turned_on=True)
+    assert compared(first, shown(first, PLAN, exposure=1_001), since=0.0).difference == "too_high"
+    assert compared(first, shown(first, PLAN, exposure=1, audience=()), since=0.0).difference == "settling"
+
+
+def test_before_its_first_turn_on_a_flag_that_serves_nobody_is_as_before() -> None:
+    run = unconfirmed_start()
+    for nobody in (FlagState(enabled=False, exposure=500), FlagState(enabled=True, exposure=0)):
+        assert compared(run, nobody).difference == "apply_again"
+    ours_at_zero = FlagState(enabled=True, exposure=0, audience=("staff",))
+    assert compared(run, ours_at_zero).difference == "too_low"
+    somebody = FlagState(enabled=True, exposure=1)
+    assert compared(run, somebody).difference == "too_low"
+
+
+def test_the_state_before_a_change_includes_the_audience_that_was_confirmed() -> None:
+    run = raising(confirmed_audience=False)
+    assert compared(run, shown(run, PLAN, exposure=1_000, audience=())).difference == "apply_again"
+    assert compared(run, shown(run, PLAN, exposure=1_000)).difference == "too_low"
+    off = shown(run, PLAN, exposure=1_000, audience=(), enabled=False)
+    assert compared(run, off).difference == "too_low"
+
+
+def test_a_step_whose_exposure_was_never_confirmed_counts_from_zero() -> None:
+    run = raising(confirmed_exposure=None)
+    assert compared(run, shown(run, PLAN, exposure=0)).difference == "apply_again"
+    assert compared(run, shown(run, PLAN, exposure=1)).difference == "too_low"
+
+
+def test_a_paused_run_is_neither_turned_on_nor_given_its_audience_again() -> None:
+    start = unconfirmed_start(phase="paused")
+    assert compared(start, shown(start, PLAN, enabled=False)).difference == "too_low"
+    only_audience = make_run(
+        PLAN, stage=0, phase="paused", confirmed_at=None, confirmed_exposure=1_000, confirmed_audience=False
+    )
+    assert compared(only_audience, shown(only_audience, PLAN, audience=())).difference == "too_low"
+    with_audience = make_run(PLAN, stage=0, phase="paused", confirmed_at=None, confirmed_exposure=10_000)
+    assert compared(with_audience, shown(with_audience, PLAN, exposure=10_000)).difference == "apply_again"
+
+
+def test_a_run_that_was_turned_on_before_is_not_turned_on_again() -> None:
+    run = make_run(PLAN, stage=0, confirmed_at=None, confirmed_exposure=0)
+    assert compared(run, shown(run, PLAN, enabled=False)).difference == "too_low"
+
+
+def test_before_its_start_a_run_has_nothing_that_could_settle() -> None:
+    pending = make_run(PLAN)
+    assert compared(pending, FlagState(enabled=True, exposure=500), since=0.0).difference == "too_high"
+
+
+def test_with_the_audience_in_zero_percent_must_be_served_to_it() -> None:
+    run = make_run(PLAN, stage=0, exposure=0, confirmed_exposure=0)
+    assert compared(run, FlagState(enabled=True, exposure=0, audience=("staff",))).difference == "none"
+    assert compared(run, FlagState(enabled=True, exposure=0)).difference == "too_low"
+    without = make_run(PLAN, stage=0, audience=False)
+    assert compared(without, FlagState(enabled=True, exposure=1_000)).difference == "none"
+    assert compared(without, FlagState(enabled=False, exposure=1_000)).difference == "too_low"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controller.domain.assess import assess
 from controller.domain.evidence import Reading, Verdict
-from controller.domain.judge import settle
+from controller.domain.judge import Side, judge, settle
 from controller.domain.policy import MetricShape
 from tests.support.rollouts import baked, make_guardrails, make_inputs, make_plan, make_run
 
@@ -136,3 +136,146 @@ def test_whether_the_control_fails_too_is_told_for_a_breach() -> None:
     together = verdicts(sides={"on": {"error_rate": 0.5}, "off": {"error_rate": 0.4}})["errors-jump"]
     untold = verdicts(sides={"on": {"error_rate": 0.5}, "off": {"total": None}})["errors-jump"]
     assert (alone.control_fails, together.control_fails, untold.control_fails) == (False, True, None)
+
+
+# — what people read of it —
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "problem", "detail"),
+    [
+        ("ratio", {"total": 500.0, "failure": "503"}, "error", "the source could not answer: 503"),
+        ("query", {"value": 1.0, "series": 2}, "error", "2 series where one was expected"),
+        ("query", {}, "no_data", "the query returned nothing"),
+        ("query", {"value": math.nan}, "no_data", "the query is not a number (nan)"),
+        ("ratio", {}, "no_data", "the total returned nothing"),
+        ("quantile", {"value": 1.0, "total": math.inf}, "no_data", "the total is not a number (inf)"),
+        ("ratio", {"total": 500.0}, "no_data", "the age of the newest sample is unknown"),
+        (
+            "ratio",
+            {"total": 500.0, "age_seconds": 31.4},
+            "no_data",
+            "the newest sample is 31 s old (limit 30 s)",
+        ),
+        ("ratio", {"total": 99.0, "age_seconds": 1.0}, "too_few", "99 requests in the window, 100 needed"),
+        (
+            "ratio",
+            {"total": 500.0, "bad": math.nan, "age_seconds": 1.0},
+            "no_data",
+            "the error count is not a number (nan)",
+        ),
+        ("quantile", {"total": 500.0, "age_seconds": 1.0}, "no_data", "the quantile returned nothing"),
+        ("query", {"value": 1.0}, None, ""),
+        ("ratio", {"total": 100.0, "bad": 1.0, "age_seconds": 30.0}, None, ""),
+        ("quantile", {"total": 100.0, "bad": math.nan, "value": 1.0, "age_seconds": 30.0}, None, ""),
+    ],
+)
+def test_what_is_wrong_with_a_reading_is_told_in_one_sentence(
+    shape: MetricShape, values: dict[str, Any], problem: str | None, detail: str
+) -> None:
+    side = settle(Reading(query="q", **values), shape, min_sample=100, stale_after=30.0)
+    assert (side.problem, side.detail) == (problem, detail)
+
+
+def test_a_question_nobody_asked_is_no_data_and_says_so() -> None:
+    assert settle(None, "ratio", min_sample=0, stale_after=None) == Side(
+        problem="no_data", detail="was not measured"
+    )
+
+
+def test_one_request_is_a_sample_when_none_is_demanded() -> None:
+    side = settle(Reading(query="q", total=1.0, bad=1.0), "ratio", min_sample=0, stale_after=None)
+    assert (side.problem, side.value) == (None, 1.0)
+
+
+def test_a_number_that_may_not_be_compared_still_shows_its_sample_and_query() -> None:
+    few = settle(Reading(query="q", total=7.0, bad=1.0), "ratio", min_sample=100, stale_after=None)
+    assert (few.value, few.sample, few.query) == (None, 7.0, "q")
+
+
+def test_a_raw_query_has_no_sample_and_neither_has_a_total_that_is_no_number() -> None:
+    raw = settle(Reading(query="q", value=1.0, total=7.0), "query", min_sample=0, stale_after=None)
+    assert (raw.value, raw.sample) == (1.0, None)
+    odd = settle(Reading(query="q", total=math.nan), "ratio", min_sample=0, stale_after=None)
+    assert odd.sample is None
+
+
+def test_a_verdict_says_all_of_its_rule_and_of_what_was_seen() -> None:
+    rules = [
+        {
+            "id": "slow",
+            "if": "latency_p95 > 2x baseline",
+            "floor": "20ms",
+            "for": "5m",
+            "then": "step_back",
+            "mode": "observe",
+            "evenIfControlFails": True,
+        }
+    ]
+    (guardrail,) = make_guardrails(PLAN, rules=rules)
+    sides = {"latency_p95": Side(value=0.25, sample=900.0, query="treated")}
+    control = {"latency_p95": Side(value=0.3, sample=800.0, query="control")}
+    baseline = {"latency_p95": Side(value=0.1, sample=700.0, query="baseline")}
+    before = {"latency_p95": Side(value=0.2, sample=600.0, query="before")}
+    assert judge(guardrail, treated=sides, control=control, baseline=baseline, before=before) == (
+        Verdict(
+            policy="web",
+            rule="slow",
+            then="step_back",
+            enforced=False,
+            outcome="breach",
+            detail="",
+            condition="latency_p95 > 2x baseline",
+            metric="latency_p95",
+            unit="seconds",
+            value=0.25,
+            limit=0.2,
+            baseline=0.1,
+            sample=900.0,
+            control_sample=800.0,
+            query="treated",
+            for_seconds=300.0,
+            control_fails=False,
+            even_if_control_fails=True,
+        ),
+    )
+
+
+def test_without_any_side_every_rule_is_no_data_and_nothing_is_blamed() -> None:
+    (guardrail,) = make_guardrails(PLAN)
+    judged = judge(guardrail, treated={}, control={}, baseline={}, before={})
+    assert [verdict.rule for verdict in judged] == ["errors-high", "errors-jump", "p95-2x", "p95-3x"]
+    assert {verdict.outcome for verdict in judged} == {"no_data"}
+    assert judged[0].detail == "error_rate: not measured"
+    assert {(v.value, v.sample, v.baseline, v.control_sample, v.control_fails) for v in judged} == {(None,) * 5}
+
+
+def test_a_rule_is_told_in_the_unit_of_its_metric() -> None:
+    (guardrail,) = make_guardrails(
+        PLAN,
+        metrics={"queue": {"query": "sum(queue)"}, "age": {"query": "max(age)", "unit": "seconds"}},
+        rules=[
+            {"id": "errors", "if": "error_rate > 1%", "then": "pause"},
+            {"id": "queue", "if": "queue > 10", "then": "pause"},
+            {"id": "age", "if": "age > 10s", "then": "pause"},
+        ],
+    )
+    judged = judge(guardrail, treated={}, control={}, baseline={}, before={})
+    assert [(verdict.rule, verdict.unit) for verdict in judged] == [
+        ("errors", "ratio"),
+        ("queue", ""),
+        ("age", "seconds"),
+    ]
+
+
+def test_a_source_error_outranks_silence_and_silence_a_small_sample() -> None:
+    rules = [{"id": "r", "if": "error_rate > 1% or latency_p95 > 1s", "then": "pause"}]
+    few = {"total": 1.0}
+    assert verdicts({"rules": rules}, sides={"on": few | {"failure": "503"}})["r"].outcome == "error"
+    (guardrail,) = make_guardrails(PLAN, rules=rules)
+    treated = {
+        "error_rate": Side(problem="too_few", detail="1 request"),
+        "latency_p95": Side(problem="no_data", detail="gone"),
+    }
+    (verdict,) = judge(guardrail, treated=treated, control={}, baseline={}, before={})
+    assert (verdict.outcome, verdict.detail) == ("no_data", "latency_p95: gone")
