@@ -179,6 +179,17 @@ class Cluster:
             return bool(present == REPLICAS)
         return False
 
+    def barriers(self) -> list[str]:
+        """Why nothing rises until a person has looked."""
+        query = "SELECT document->>'reason' FROM barriers WHERE released_at IS NULL ORDER BY raised_at"
+        return [row[0] for row in self.sql.rows(query)]
+
+    def release_raises(self) -> None:
+        """A person has looked. Raises AssertionError when no replica takes it."""
+        body = {"note": "looked at what was lost"}
+        answers = [one.asked("POST", "/api/v1/raises/release", body) for one in self.replicas]
+        assert any(answer is not None and answer.status == 200 for answer in answers), "no replica releases raises"
+
     def leases_of(self, replica: Replica) -> list[str]:
         """The active runs that the present owner of this replica holds."""
         pattern = replica.name.replace("_", r"\_") + "/%"

@@ -95,12 +95,20 @@ class Course:
         try:
             recoveries = dict(fault.act(scene))
             self._history.read()
+            self._nothing_blocked()
         except (AssertionError, *AWAY) as error:
             self.cluster.restore()
             return Outcome(step=step, fault=fault.name, problem=f"{type(error).__name__}: {error}"[:3000])
         late = fault.limit is not None and recoveries.get("", 0.0) > fault.limit
         problem = f"recovered after {recoveries['']:.2f} s, promised within {fault.limit:g} s" if late else ""
         return Outcome(step=step, fault=fault.name, recoveries=recoveries, problem=problem)
+
+    def _nothing_blocked(self) -> None:
+        """A failover releases what it blocked; anything else blocks nothing for good."""
+        barriers = self.cluster.barriers()
+        if barriers:
+            self.cluster.release_raises()
+        assert not barriers, f"raises were blocked: {'; '.join(barriers)}"
 
     def _failures(self) -> int:
         return len(self._problems) + sum(bool(one.problem) for one in self._outcomes)

@@ -120,23 +120,14 @@ def failover(scene: Scene) -> Recoveries:
     ticking = time.monotonic() - answered
     lost = scene.history.rewind()
     assert lost, "the standby lacked nothing"
-    wait_until(lambda: _barriers(cluster), seconds=20, what="raises to be blocked, since history was lost")
-    scene.history.read()
-    released = scene.replica.asked("POST", "/api/v1/raises/release", {"note": "looked at what was lost"})
-    assert released is not None, "no answer to the release"
-    assert released.status == 200, f"release: {released.status} {released.body.decode()[:500]}"
+    wait_until(cluster.barriers, seconds=20, what="raises to be blocked, since history was lost")
+    cluster.release_raises()
     cluster.wait_raises_allowed()
     return {"": ticking, "raises allowed": time.monotonic() - answered}
 
 
 def _head(cluster: Cluster) -> int:
     return int(cluster.sql.value("SELECT sequence FROM audit_head"))
-
-
-def _barriers(cluster: Cluster) -> int:
-    with contextlib.suppress(*AWAY):
-        return int(cluster.sql.value("SELECT count(*) FROM barriers WHERE released_at IS NULL"))
-    return 0
 
 
 FAULTS = (
