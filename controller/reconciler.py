@@ -5,6 +5,7 @@ foreign call is made inside a transaction, and nothing is applied whose commit i
 """
 
 import asyncio
+import math
 import random
 import uuid
 from collections import defaultdict
@@ -80,6 +81,11 @@ def bind_all(plan: RolloutPlan, policies: Iterable[GuardrailPolicy]) -> tuple[Gu
     return tuple(bind(use, by_name[use.policy], plan) for use in plan.spec.guardrails)
 
 
+def _rises(run: Run) -> bool:
+    """Whether its latest step, not confirmed yet, exposes more than what was confirmed before it."""
+    return run.exposure > (run.confirmed_exposure or 0) or (run.audience and not run.confirmed_audience)
+
+
 class Reconciler:
     """Holds no truth: everything it knows of a run was claimed from the store a moment ago."""
 
@@ -112,7 +118,7 @@ class Reconciler:
         self._memory: dict[str, Memory] = {}
         self._last_held: dict[str, Claim] = {}
         self._in_hand: set[str] = set()
-        self._claimed: dict[str, int] = {}
+        self._claimed: dict[str, tuple[int, float]] = {}
         self._put_off: dict[str, float] = {}
         self._bindings: dict[tuple[object, ...], tuple[Guardrail, ...]] = {}
 
@@ -120,7 +126,7 @@ class Reconciler:
 
     async def claim(self) -> list[list[Claim]]:
         """Due runs of this replica, in groups that share sources and provider. Raises StoreUnavailable."""
-        mark = self.killer.mark()
+        claimed = self.killer.mark(), self.clock.monotonic()
         claims = await self.store.claim_due(
             self._owner, limit=self._settings.batch, lease_seconds=self._settings.lease_seconds
         )
@@ -128,7 +134,7 @@ class Reconciler:
         for claim in claims:
             if claim.run.id not in self._in_hand:
                 self._in_hand.add(claim.run.id)
-                self._claimed[claim.run.id] = mark
+                self._claimed[claim.run.id] = claimed
                 sources = frozenset(policy.spec.source for policy in claim.policies)
                 groups[sources, claim.run.flag.provider].append(claim)
         return list(groups.values())
@@ -409,7 +415,8 @@ class Reconciler:
     async def _apply_again(self, claim: Claim, evidence: Evidence) -> None:
         """May raise, and commits nothing: so the database is asked what its commit would have said."""
         run, plan = claim.run, claim.plan
-        mark, began = self._claimed.get(run.id, 0), self.clock.monotonic()
+        mark, claimed_at = self._claimed.get(run.id, (0, -math.inf))
+        began = self.clock.monotonic()
         match evidence.convergence.difference:
             case "apply_again":
                 change: FlagChange = share_of_run(run, plan, "applied again, it was not seen")
@@ -417,14 +424,21 @@ class Reconciler:
                 change = TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start")
             case _:
                 return
-        rises = run.exposure > (run.confirmed_exposure or 0) or (run.audience and not run.confirmed_audience)
-        if rises:
+        if _rises(run):
             try:
                 await self.store.check_raise(run, claim.lease_epoch)
             except RaisesBlocked as error:
                 log.warning("apply_blocked", run=run.id, error=str(error))
                 return
+        elif began - claimed_at > self._settings.lease_seconds / 2:
+            await self._require_present(run)
         await self._apply(run, change, mark=mark, began=began)
+
+    async def _require_present(self, run: Run) -> None:
+        """The lease may have gone to another replica, which lowered further. Raises Conflict, StoreUnavailable."""
+        found = await self.store.run(run.id)
+        if found is None or found[0].version != run.version:
+            raise Conflict(f"{run.id} was changed since it was claimed; look again")
 
     async def _kill(self, run: Run, decision: Decision, details: Mapping[str, Any]) -> None:
         await self.killer.kill_flag(
