@@ -132,6 +132,7 @@ class Killer:
     def _hold(self, record: KillRecord) -> Held:
         held = Held(record=record, since=self._clock.monotonic())
         self._change(held.kill.flag)
+        self._released.pop(held.kill.id, None)
         self._held[held.kill.id] = held
         self._of_flag.setdefault(held.kill.flag, {})[held.kill.id] = held
         if held.kill.cause == "policy":
@@ -402,10 +403,11 @@ class Killer:
             if held.merged and held.confirmed_at is not None and not held.confirmation_stored:
                 await self._store.confirm_kill(held.kill.id, held.confirmed_at)
                 held.confirmation_stored = True
-        recorded = [held for held in self.in_force() if held.merged]
+        recorded, asked = [held for held in self.in_force() if held.merged], self.mark()
         active = {one.kill.id: one for one in await self._store.active_kills()}
         for kill_id, one in active.items():
-            if kill_id not in self._held:
+            # What was reset here since the question is still in force in the answer.
+            if kill_id not in self._held and self._latest.get(one.kill.flag, 0) <= asked:
                 held = self._hold(KillRecord(kill=one.kill, serve=self._serve(one.kill.flag)))
                 held.merged = True
                 held.durable = await self._journal.append(held.record)
