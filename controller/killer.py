@@ -263,6 +263,14 @@ class Killer:
                     if held.kill.id not in answer.writing:
                         held.landed.add(answer.replica)
 
+    def _tell_again(self, kills: Iterable[Held]) -> None:
+        """Waits for nobody: a replica that hangs must not put off what is done about the kill here."""
+        idle = [held for held in kills if held.telling is None or held.telling.done()]
+        if idle:
+            telling = self._spawn(self._tell(idle))
+            for held in idle:
+                held.telling = telling
+
     def _quiet(self, held: Held) -> bool:
         """Whether no other replica can have a write on its way that it decided before it knew of the kill."""
         long_ago = self._clock.monotonic() - held.since >= self._quiet_seconds
@@ -351,14 +359,13 @@ class Killer:
         open_kills = [held for held in self.in_force() if held.confirmed_at is None]
         oldest = min((held.kill.accepted_at for held in open_kills), default=None)
         self._metrics.kill_unconfirmed((self._clock.now() - oldest).total_seconds() if oldest else 0.0)
-        untold = [held for held in self.in_force() if self._others - held.landed and not held.confirmed_at]
-        if untold:
-            await self._tell(untold)
+        self._tell_again([held for held in open_kills if self._others - held.landed])
         await asyncio.gather(*(self._lower(held) for held in open_kills))
 
     async def sweep(self) -> None:
         """Called every few seconds: what was read back as off must stay off; what came back is lowered again."""
         confirmed = [held for held in self.in_force() if held.confirmed_at is not None]
+        self._tell_again([held for held in confirmed if self._others - held.heard])
         for name, provider in self._providers.items():
             flags = {held.kill.flag for held in confirmed if held.kill.flag.provider == name}
             if flags:
