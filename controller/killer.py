@@ -208,6 +208,7 @@ class Killer:
             run=run,
         )
         held = self._hold(KillRecord(kill=kill, serve=self._serve(flag), details=details))
+        held.accepted_here = True
         log.warning("kill_accepted", kill_id=kill.id, flag=str(flag), actor=actor, cause=cause, reason=reason)
         return held
 
@@ -319,8 +320,9 @@ class Killer:
     def _confirm(self, held: Held) -> None:
         if held.confirmed_at is None:
             held.confirmed_at = self._clock.now()
-            latency = (held.confirmed_at - held.kill.accepted_at).total_seconds()
-            self._metrics.kill(latency, held.kill.cause)
+            if held.accepted_here:
+                latency = (held.confirmed_at - held.kill.accepted_at).total_seconds()
+                self._metrics.kill(latency, held.kill.cause)
             log.warning("kill_confirmed", kill_id=held.kill.id, flag=str(held.kill.flag), attempts=held.attempts)
 
     async def _writes_landed(self, flag: FlagRef) -> bool:
