@@ -28,6 +28,12 @@ class ResetRecord(Struct, frozen=True, kw_only=True, tag="reset"):
     kill_id: str
 
 
+class MergedRecord(Struct, frozen=True, kw_only=True, tag="merged"):
+    """The database has these kills, so that it knows whether they were reset while this replica was away."""
+
+    kill_ids: tuple[str, ...]
+
+
 class FloorRecord(Struct, frozen=True, kw_only=True, tag="floor"):
     """No flag version at or below this one may be issued again."""
 
@@ -40,18 +46,22 @@ class HeadRecord(Struct, frozen=True, kw_only=True, tag="head"):
     head: Head
 
 
-Record = KillRecord | ResetRecord | FloorRecord | HeadRecord
+Record = KillRecord | ResetRecord | MergedRecord | FloorRecord | HeadRecord
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
 
 
 class Journal:
-    """`kills` are those accepted and not reset, by id; `floor` is the highest version ever reserved."""
+    """`kills` are those accepted and not reset, by id, and `merged` which of them the database once had.
+
+    `floor` is the highest version ever reserved.
+    """
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self.kills: dict[str, KillRecord] = {}
+        self.merged: set[str] = set()
         self.floor = 0
         self.head = Head()
 
@@ -60,6 +70,8 @@ class Journal:
         for record in read(self._disk.read()):
             self._remember(record)
         kept: list[Record] = [FloorRecord(version=self.floor), *self.kills.values()]
+        if self.merged:
+            kept.append(MergedRecord(kill_ids=tuple(sorted(self.merged))))
         if self.head.sequence:
             kept.append(HeadRecord(head=self.head))
         self._disk.rewrite(b"".join(map(frame, kept)))
@@ -85,6 +97,9 @@ class Journal:
                 self.floor = max(self.floor, kill.version)
             case ResetRecord(kill_id=kill_id):
                 self.kills.pop(kill_id, None)
+                self.merged.discard(kill_id)
+            case MergedRecord(kill_ids=kill_ids):
+                self.merged.update(self.kills.keys() & kill_ids)
             case FloorRecord(version=version):
                 self.floor = max(self.floor, version)
             case HeadRecord(head=head):

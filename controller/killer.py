@@ -30,7 +30,7 @@ from controller.errors import (
 )
 from controller.faultpoints import reach
 from controller.held import Held, is_off
-from controller.journal import Journal, ResetRecord
+from controller.journal import Journal, MergedRecord, ResetRecord
 from controller.lastknown import KnownFlag
 from controller.ports import Clock, FlagProvider, Peers, Store
 from controller.telemetry import Metrics
@@ -45,6 +45,9 @@ STORE_WAIT_SECONDS = 0.05
 
 PEERS_WAIT_SECONDS = 0.25
 """How long the proof of a kill waits for the other replicas before it reads back without them."""
+
+DOUBTFUL_SECONDS = 5.0
+"""How long after a start the database is waited for, before a kill that it once had is pressed on with unasked."""
 
 RELEASED_KEPT = 10_000
 """How many reset kills are remembered, so that a late word of one does not bring it back."""
@@ -105,10 +108,15 @@ class Killer:
         return list(self._known.values())
 
     def resume_journal(self) -> None:
-        """Take up every kill the journal holds. They count as unconfirmed until read back."""
+        """Take up every kill the journal holds. They count as unconfirmed until read back.
+
+        From here on nothing rises against them. One that the database once had may have been reset while this
+        replica was away, and a new run begun: the provider is told of it once the database says it is in force.
+        """
         for record in self._journal.kills.values():
             if record.kill.id not in self._held:
-                self._hold(record).durable = True
+                held = self._hold(record)
+                held.durable, held.doubtful = True, record.kill.id in self._journal.merged
 
     def meet(self, others: Iterable[str]) -> None:
         """The names of all other registered replicas: a kill is not called confirmed while they may still raise."""
@@ -362,7 +370,10 @@ class Killer:
         oldest = min((held.kill.accepted_at for held in open_kills), default=None)
         self._metrics.kill_unconfirmed((self._clock.now() - oldest).total_seconds() if oldest else 0.0)
         self._tell_again([held for held in open_kills if self._others - held.landed])
-        await asyncio.gather(*(self._lower(held) for held in open_kills))
+        await asyncio.gather(*(self._lower(held) for held in open_kills if not self._in_doubt(held)))
+
+    def _in_doubt(self, held: Held) -> bool:
+        return held.doubtful and self._clock.monotonic() - held.since < DOUBTFUL_SECONDS
 
     async def sweep(self) -> None:
         """Called every few seconds: what was read back as off must stay off; what came back is lowered again."""
@@ -421,9 +432,14 @@ class Killer:
                 held.merged = True
                 held.durable = await self._journal.append(held.record)
                 await self._lower(held)
+        for held in recorded:
+            held.doubtful = held.doubtful and held.kill.id not in active
         missing = [held for held in recorded if held.kill.id not in active and held.kill.id in self._held]
         if missing:
             await self._settle_missing(missing)
+        fresh = self._held.keys() & active.keys() - self._journal.merged
+        if fresh:
+            await self._journal.append(MergedRecord(kill_ids=tuple(sorted(fresh))))
 
     async def _settle_missing(self, missing: Sequence[Held]) -> None:
         """Recorded once, and not in force there now: a reset through another replica ends a kill, oblivion does not."""
