@@ -70,10 +70,10 @@ class Presence:
         roll = await self._say()
         if not roll.counted:
             log.warning("database_lives_anew", life=roll.life)
-            self._life = roll.life
             # Before we count as present: what was lost must block raises from the first moment they could be.
             await self._compare(roll)
             await self._killer.forgotten()
+            self._life = roll.life
             roll = await self._say()
         if not roll.counted or not self._killer.all_merged():
             return  # restarted again, or a kill came meanwhile: the next round says it
