@@ -293,8 +293,8 @@ class Killer:
         if provider is None:
             log.error("kill_provider_unknown", flag=str(held.kill.flag), kill_id=held.kill.id)
             return
-        if held.lowering:
-            return
+        if held.lowering or held.kill.id not in self._held:
+            return  # on its way already, or reset since somebody wanted this
         held.lowering = True
         try:
             await self._attempt(held, provider)
@@ -310,7 +310,7 @@ class Killer:
                 held.updated_at = self._clock.now()
                 if held.telling is not None and not held.telling.done():
                     await asyncio.wait({held.telling}, timeout=PEERS_WAIT_SECONDS)
-                if await self._writes_landed(flag):
+                if await self._writes_landed(flag) and held.kill.id in self._held:
                     await provider.kill(held.command())
                 quiet = self._quiet(held)
                 seen = (await provider.observe([flag])).get(flag, Unknown("the provider did not answer for it"))

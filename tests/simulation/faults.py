@@ -39,7 +39,7 @@ class Faults:
             (self.database_noise, 4),
             (self.cut_peers, 5),
             (self.cut_provider, 5),
-            (self.provider_noise, 5),
+            (self.provider_noise, 8),
             (self.disk_full, 2),
             (self.mood, 10),
             (self.source_fails, 3),
@@ -207,7 +207,7 @@ class Faults:
 
     def provider_noise(self) -> Undo:
         backend = self._world.backend
-        backend.rates = {self._chance.choice(VENDOR_NOISE): self._chance.choice((0.05, 0.3, 0.8))}
+        backend.rates = {self._chance.choice(VENDOR_NOISE): self._chance.choice((0.1, 0.4, 0.9))}
         return lambda: setattr(backend, "rates", {})
 
     def mood(self) -> None:

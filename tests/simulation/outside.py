@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.promises import Promises
 
 OFF = FlagState(enabled=False, exposure=0, off_serves="off")
-LATEST_SECONDS = 8.0
+LATEST_SECONDS = 6.0
 """How long after its request a write of this back end may still land."""
 
 STALE_SECONDS = 3.0

@@ -4,6 +4,7 @@ The checks keep their own books from what the models saw. They do not ask the en
 """
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
 EVERY_SECONDS = 5.0
 WINDOW_SECONDS = 15.0
-HEARD_OF_WITHIN_SECONDS = 10.5
+HEARD_OF_WITHIN_SECONDS = 7.1
 """A kill that reached nobody may meet a raise for so long: presence, and a check-in still on its way."""
 
 ANSWER_SECONDS = 3.0
+
+Check = tuple[str, bool, str]
+"""Promise, whether it was kept, and what it would mean if not."""
 
 
 class Violation(AssertionError):
@@ -263,52 +267,62 @@ class Promises:
 
     # — when faults have stopped —
 
-    def converged(self) -> None:
+    def converged(self) -> bool:
+        """Whether everything is as it should be by now."""
+        return all(kept for _, kept, _ in self._final())
+
+    def conclude(self) -> None:
+        for promise, kept, what in self._final():
+            self.require(promise, kept, what)
+
+    def _final(self) -> Iterator[Check]:
         store = self._world.database.store
-        report = verify_chain(store.chain)
-        self.require("I15", report.problem is None, str(report.problem))
-        versions = Counter(
-            (run, version) for run, version in self._world.audited_versions() if version is not None
-        )
-        twice = [key for key, count in versions.items() if count > 1]
-        self.require("I6", not twice, f"audited twice: {twice}")
         in_force = {row.kill.id for row in store.kills.values() if not row.reset}
+        for machine in self._world.machines:
+            yield from self._settled(machine, in_force)
+        for row in store.rows.values():
+            if row.run.active and row.run.phase != "pending":
+                yield from self._as_desired(row.run)
         for owed in self._owed.values():
             kept = owed.kill_id in in_force or owed.excused or not owed.durable
-            self.require("I3", kept, f"{owed.kill_id} was answered and is gone")
-        for machine in self._world.machines:
-            self._settled(machine, in_force)
-        for row in store.rows.values():
-            if row.run.active:
-                self._as_desired(row.run)
+            yield "I3", kept, f"{owed.kill_id} was answered and is gone"
+        report = verify_chain(store.chain)
+        yield "I15", report.problem is None, str(report.problem)
+        versions = Counter(pair for pair in self._world.audited_versions() if pair[1] is not None)
+        twice = [pair for pair, count in versions.items() if count > 1]
+        yield "I6", not twice, f"audited twice: {twice}"
 
-    def _settled(self, machine: "Machine", in_force: set[str]) -> None:
-        name, engine = machine.name, machine.engine
-        self.require("L1", engine.presence.merged, f"{name} has not merged")
-        self.require("L1", not engine.presence.obstacles, f"{name} is blocked: {engine.presence.obstacles}")
+    def _settled(self, machine: "Machine", in_force: set[str]) -> Iterator[Check]:
+        name = machine.name
+        yield "L1", machine.up and machine.engine.presence.merged, f"{name} has not merged"
+        engine = machine.engine
+        yield "L1", not engine.presence.obstacles, f"{name} is blocked: {engine.presence.obstacles}"
         held = {one.kill.id: one for one in engine.killer.in_force()}
-        self.require("L1", set(held) == in_force, f"{name} holds {sorted(held)}, in force are {sorted(in_force)}")
+        yield "L1", set(held) == in_force, f"{name} holds {sorted(held)}, in force are {sorted(in_force)}"
         for one in held.values():
-            self.require("L1", one.confirmed_at is not None, f"{name} has not confirmed {one.kill.id}")
-            self.require("L1", is_off(self._world.shown(machine, one.kill.flag)), f"{one.kill.flag} is not off")
+            yield "L1", one.confirmed_at is not None, f"{name} has not confirmed {one.kill.id}"
+            yield "L1", is_off(self._world.shown(machine, one.kill.flag)), f"{one.kill.flag} is not off"
         for flag in self._world.builtin_flags:
-            expected = sorted(engine.killer.holds(flag))
-            self.require("L1", machine.board.holds(flag) == expected, f"{name}'s board holds {flag.key} alone")
-            shown, stored = machine.board.shown(flag), self._world.stored(flag)
-            assert shown is not None
-            same = bool(expected) or state_of(shown).effective_exposure == state_of(stored).effective_exposure
-            what = f"{name} serves {_short(state_of(shown))} of {flag.key}, stored is {_short(state_of(stored))}"
-            self.require("L1", same, f"{what}; versions {shown.version}, {stored.version}")
+            yield from self._served(machine, flag)
 
-    def _as_desired(self, run: Run) -> None:
-        if run.phase == "pending":
+    def _served(self, machine: "Machine", flag: FlagRef) -> Iterator[Check]:
+        name, expected = machine.name, sorted(machine.engine.killer.holds(flag))
+        yield "L1", sorted(machine.board.holds(flag)) == expected, f"{name}'s board holds {flag.key} alone"
+        shown, stored = machine.board.shown(flag), self._world.stored(flag)
+        if shown is None:
+            yield "L1", False, f"{name} serves no {flag.key}"
             return
+        same = bool(expected) or state_of(shown).effective_exposure == state_of(stored).effective_exposure
+        what = f"{name} serves {_short(state_of(shown))} of {flag.key}, stored is {_short(state_of(stored))}"
+        yield "L1", same, f"{what}; versions {shown.version}, {stored.version}"
+
+    def _as_desired(self, run: Run) -> Iterator[Check]:
         plan = self._plan(run)
         for machine in self._world.machines:
             seen = self._world.shown(machine, run.flag)
             found = converge(run, plan, seen, seconds_since_apply=1e9, settle_seconds=5.0)
-            self.require("L1", found.difference == "none", f"{run.id} ({run.phase}) on {machine.name}: {found.text}")
-        self.require("L1", run.confirmed, f"{run.id} is not confirmed")
+            yield "L1", found.difference == "none", f"{run.id} ({run.phase}) on {machine.name}: {found.text}"
+        yield "L1", run.confirmed, f"{run.id} is not confirmed"
 
 
 def _short(state: FlagState) -> str:

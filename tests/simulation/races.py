@@ -49,7 +49,7 @@ class Race(World):
         await asyncio.gather(*(self._order(order, self._chance.random() * within) for order in orders))
         await asyncio.sleep(SETTLING_SECONDS)
         self._check()
-        self.promises.converged()
+        self.promises.conclude()
 
     async def _new_revision(self) -> None:
         """Something to adopt."""

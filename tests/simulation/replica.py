@@ -13,9 +13,9 @@ from controller.journal import Journal
 from controller.lastknown import KnownFlag
 from controller.providers.builtin import BuiltinProvider
 from controller.scheduler import Pace
-from controller.settings import BuiltinProviderSettings, EngineSettings, Settings
+from controller.settings import BuiltinProviderSettings, DatabaseSettings, EngineSettings, Settings
 from controller.snapshot import FlagBoard, VersionClock
-from tests.simulation.database import StoreLink
+from tests.simulation.database import TIMEOUT_SECONDS, StoreLink
 from tests.simulation.outside import ModelDisk, ModelPeers, Platter, Provider, Source
 from tests.simulation.process import LoopTimers, Process
 
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 BEGIN = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)  # a Wednesday
 SETTINGS = Settings(
     engine=EngineSettings(
-        lease_seconds=15.0, presence_seconds=5.0, provider_timeout_seconds=5.0, measure_timeout_seconds=5.0
+        lease_seconds=9.0, presence_seconds=4.0, provider_timeout_seconds=3.0, measure_timeout_seconds=3.0
     ),
+    database=DatabaseSettings(timeout_seconds=TIMEOUT_SECONDS),
     providers={"main": BuiltinProviderSettings()},
     groups={"managers": ["kim"]},
 )
-PACE = Pace(tick=1.0, renew=3.75, kill_retry=1.0, kill_sweep=5.0, check_in=1.5)
-REFRESH_SECONDS = 2.0
+"""Shorter than the defaults, in the same proportions: what waits for a timeout is what a world spends its time on."""
+
+PACE = Pace(tick=1.0, renew=2.25, kill_retry=1.0, kill_sweep=5.0, check_in=1.5)
+REFRESH_SECONDS = 3.0
 
 
 class SkewedClock:

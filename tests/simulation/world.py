@@ -31,9 +31,12 @@ from tests.simulation.replica import BEGIN, Machine
 from tests.support.rollouts import PLAN, POLICY, merged
 
 REPLICAS = ("web-1", "web-2", "web-3")
-CALM_SECONDS = 75.0
-"""Presence, a late check-in, half a lease and the provider's timeout until the last kill may be confirmed (22.5),
-a lease to take over (15), two polls (10), settling (5), and slack for what is tried again every five seconds."""
+CALM_SECONDS = 60.0
+"""Within which everything must be well: presence, a late check-in, half a lease and the provider's timeout until the
+last kill may be confirmed (14.5), a lease to take over (9), two polls (10), settling (5), a late write (6), the sweep
+that lowers it (5), and what a person does who looks every five seconds."""
+
+LEAST_CALM_SECONDS = 10.0
 
 POLICY_CHANGES: dict[str, Any] = {
     "spec": {
@@ -119,9 +122,12 @@ class World:
         self.plans = chosen
         self.flags = {name: PLANS[name].spec.flag for name in chosen}
         self.builtin_flags = [flag for flag in self.flags.values() if flag.provider == "main"]
-        self.hurry = chance.choice((2.0, 8.0, 30.0))
-        self.calmness = chance.choice((1.5, 5.0, 15.0))
-        self.stormy_seconds = chance.choice((30.0, 60.0, 120.0, 240.0))
+        self.hurry = chance.choice((1.0, 4.0, 15.0))
+        self.calmness = chance.choice((1.0, 2.0, 5.0))
+        self.stormy_seconds = chance.choice((15.0, 30.0, 30.0, 60.0, 120.0))
+        if chance.random() < 0.15:
+            # Mild and long, so that rollouts climb all their stages and complete.
+            self.hurry, self.calmness, self.stormy_seconds = 40.0, 15.0, 240.0
         self.people = People(self)
         self.faults = Faults(self)
         self._kept: set[asyncio.Future[Any]] = set()
@@ -186,7 +192,7 @@ class World:
         self.promises.tell("the faults stop")
         self.faults.stop()
         await self._calm_down()
-        self.promises.converged()
+        self.promises.conclude()
 
     async def _until(self, end: float, living: list[asyncio.Future[None]]) -> None:
         while self.now() < end:
@@ -203,12 +209,14 @@ class World:
 
     async def _calm_down(self) -> None:
         """A person looks now and then whether something needs one."""
-        end = self.now() + CALM_SECONDS
-        while self.now() < end:
+        began = self.now()
+        while self.now() < began + CALM_SECONDS:
             await asyncio.sleep(5.0)
             self._check()
+            if self.now() > began + LEAST_CALM_SECONDS and self.promises.converged():
+                return
             for machine in self.machines:
-                if machine.up and not machine.process.frozen and end - self.now() > 15.0:
+                if machine.up and not machine.process.frozen:
                     await self.people.release(machine)
 
     async def _prepare(self) -> None:
