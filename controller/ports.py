@@ -10,6 +10,7 @@ from typing import Protocol
 from controller.domain.audit import AuditEntry, AuditRow
 from controller.domain.catalogue import (
     ActiveKill,
+    Applied,
     Barrier,
     Claim,
     FlagConfig,
@@ -144,6 +145,12 @@ class Store(Protocol):
         """A new revision, by `entry.actor` at `entry.at`; the present one, unaudited, when nothing changed."""
 
     async def save_policy(self, policy: GuardrailPolicy, entry: AuditEntry) -> PolicyRevision: ...
+    async def save_together(self, documents: Sequence[tuple[Applied, AuditEntry]]) -> Sequence[int]:
+        """All of them or none; each as if saved alone. Returns revisions, of flags their versions, in that order.
+
+        Raises Conflict as `save_flag_config` does, and nothing was saved.
+        """
+
     async def plan(self, name: str, revision: int | None = None) -> PlanRevision | None: ...
     async def plans(self) -> Sequence[PlanRevision]: ...
     async def policy(self, name: str, revision: int | None = None) -> PolicyRevision | None: ...

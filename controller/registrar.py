@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import FlagConfig, Unreadable
+from controller.domain.catalogue import Applied, FlagConfig, Unreadable
 from controller.domain.flag import Flag, FlagSpec
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
@@ -95,8 +95,8 @@ class Registrar:
     async def apply(self, files: Files, actor: Actor, *, dry_run: bool, note: str = "") -> ApplyResult:
         """Policies, then flags, then plans, in whatever order and files they came.
 
-        Raises InvalidManifests, Invalid, Refused or Forbidden, and nothing was stored; or Conflict or
-        StoreUnavailable: documents are stored one by one, and applying again takes up the rest.
+        All of it or nothing. Raises InvalidManifests, Invalid, Refused, Forbidden or Conflict, and nothing was
+        stored; after StoreUnavailable everything may have been, and applying again does no harm.
         """
         stored = await self._stored()
         documents, warnings = await asyncio.to_thread(self._read, files, stored)
@@ -106,8 +106,12 @@ class Registrar:
         self._object(changed, stored)
         revisions = {edit.label: edit.revision for edit in edits if edit.revision}
         if not dry_run:
-            for edit in sorted(changed, key=lambda edit: SAVE_ORDER.index(type(edit.document))):
-                revisions[edit.label] = await self._save(edit, stored, actor, note)
+            in_order = sorted(changed, key=lambda edit: SAVE_ORDER.index(type(edit.document)))
+            entries = [
+                (self._applied_as(edit.document, stored), self._entry(edit, actor, note)) for edit in in_order
+            ]
+            saved = await self._store.save_together(entries)
+            revisions |= {edit.label: revision for edit, revision in zip(in_order, saved, strict=True)}
             await self._take_up(changed)
         return ApplyResult(
             applied=not dry_run,
@@ -174,15 +178,8 @@ class Registrar:
         # The provider cannot know a flag that is only just being applied beside the plan.
         return _misfits(plan, together.spec) if together else provider.objections(plan)
 
-    async def _save(self, edit: Edit, stored: Stored, actor: Actor, note: str) -> int:
-        entry = self._entry(edit, actor, note)
-        match edit.document:
-            case GuardrailPolicy() as policy:
-                return (await self._store.save_policy(policy, entry)).revision
-            case RolloutPlan() as plan:
-                return (await self._store.save_plan(plan, entry)).revision
-            case Flag() as flag:
-                return (await self._store.save_flag_config(self._config(flag, stored), entry)).version
+    def _applied_as(self, document: Document, stored: Stored) -> Applied:
+        return self._config(document, stored) if isinstance(document, Flag) else document
 
     def _config(self, flag: Flag, stored: Stored) -> FlagConfig:
         spec = flag.spec

@@ -196,3 +196,7 @@ class FlagConfig(Struct, frozen=True, kw_only=True):
     variations: dict[str, Any]
     data: dict[str, Any]
     archived: bool = False
+
+
+Applied = RolloutPlan | GuardrailPolicy | FlagConfig
+"""What an apply stores, each with its audit entry."""

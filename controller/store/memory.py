@@ -17,6 +17,7 @@ from controller.domain.audit import GENESIS_HASH, AuditEntry, AuditRow, canonica
 from controller.domain.catalogue import (
     Absent,
     ActiveKill,
+    Applied,
     Barrier,
     Claim,
     FlagConfig,
@@ -117,6 +118,25 @@ class MemoryStore:
         saved = PolicyRevision(policy=policy, revision=number, author=entry.actor, applied_at=entry.at)
         self._policies[policy.metadata.name] = [*revisions, saved]
         return saved
+
+    async def save_together(self, documents: Sequence[tuple[Applied, AuditEntry]]) -> Sequence[int]:
+        chain, sequences = list(self.chain), dict(self.sequences)
+        plans, policies, flags = dict(self._plans), dict(self._policies), dict(self._flags)
+        try:
+            return [await self._save(document, entry) for document, entry in documents]
+        except Conflict:
+            self.chain, self.sequences = chain, sequences
+            self._plans, self._policies, self._flags = plans, policies, flags
+            raise
+
+    async def _save(self, document: Applied, entry: AuditEntry) -> int:
+        match document:
+            case RolloutPlan():
+                return (await self.save_plan(document, entry)).revision
+            case GuardrailPolicy():
+                return (await self.save_policy(document, entry)).revision
+            case FlagConfig():
+                return (await self.save_flag_config(document, entry)).version
 
     async def plan(self, name: str, revision: int | None = None) -> PlanRevision | None:
         return _pick(self._plans.get(name, []), revision)

@@ -1,7 +1,7 @@
 """The Store on PostgreSQL. Every method is one short transaction; the statements are in queries.sql.
 
-Two rules keep it correct: locks are taken in the order flag, manifest, run, kill, audit head; and whatever
-must hold for a change is checked by the statement that makes it.
+Two rules keep it correct: locks are taken in the order applies, flag, manifest, run, kill, audit head; and
+whatever must hold for a change is checked by the statement that makes it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from controller.domain.audit import AuditEntry, AuditRow, canonical_body
 from controller.domain.catalogue import (
     ActiveKill,
+    Applied,
     Barrier,
     Claim,
     FlagConfig,
@@ -84,27 +85,22 @@ class PostgresStore:
     # — what people applied —
 
     async def save_plan(self, plan: RolloutPlan, entry: AuditEntry) -> PlanRevision:
-        row = await self._save_manifest(PLAN, plan, entry)
+        row = await self._database.transact(lambda connection: _save_manifest(connection, plan, entry))
         return PlanRevision(plan=plan, revision=row[0], author=row[1], applied_at=row[2])
 
     async def save_policy(self, policy: GuardrailPolicy, entry: AuditEntry) -> PolicyRevision:
-        row = await self._save_manifest(POLICY, policy, entry)
+        row = await self._database.transact(lambda connection: _save_manifest(connection, policy, entry))
         return PolicyRevision(policy=policy, revision=row[0], author=row[1], applied_at=row[2])
 
-    async def _save_manifest(
-        self, kind: str, manifest: RolloutPlan | GuardrailPolicy, entry: AuditEntry
-    ) -> tuple[int, str, datetime]:
-        name = manifest.metadata.name
+    async def save_together(self, documents: Sequence[tuple[Applied, AuditEntry]]) -> Sequence[int]:
+        """Every manifest is locked before the first audit entry locks the head: nobody waits in a circle."""
 
-        async def save(connection: Connection) -> tuple[int, str, datetime]:
-            latest = await connection.fetchval(SQL["lock_manifest"], kind, name)
-            present = await connection.fetchrow(SQL["revision"], kind, name, latest)
-            # Compared as values: a default that a later version spells out is no change.
-            if present and rows.is_document(manifest, present["document"]):
-                return present["revision"], present["author"], present["applied_at"]
-            added = (kind, name, latest + 1, rows.document(manifest), entry.actor, entry.at)
-            await connection.fetchval(SQL["add_revision"], *added, entry.id, canonical_body(entry))
-            return latest + 1, entry.actor, entry.at
+        async def save(connection: Connection) -> Sequence[int]:
+            await connection.execute(SQL["lock_applies"])
+            manifests = (one for one, _ in documents if not isinstance(one, FlagConfig))
+            for kind, name in sorted((_kind(one), one.metadata.name) for one in manifests):
+                await connection.fetchval(SQL["lock_manifest"], kind, name)
+            return [await _save(connection, document, entry) for document, entry in documents]
 
         return await self._database.transact(save)
 
@@ -412,17 +408,7 @@ class PostgresStore:
 
     async def save_flag_config(self, config: FlagConfig, entry: AuditEntry | None = None) -> FlagConfig:
         """Saving what is there changes nothing; other content under the same version is a Conflict, too."""
-        body = (entry.id, canonical_body(entry)) if entry else (None, None)
-        values = (config.environment, config.key, config.version, rows.document(config))
-        saved = await self._database.fetchval(SQL["save_flag_config"], *values, *body)
-        if saved is None:
-            present = await self._database.fetchval(SQL["flag_config"], config.environment, config.key)
-            stored = rows.decode(FlagConfig, present)
-            if stored != config:
-                raise Conflict(
-                    f"flag {config.key} in {config.environment} is at version {stored.version}, "
-                    f"so that version {config.version} cannot be saved"
-                )
+        await _save_flag(self._database, config, entry)
         return config
 
     # — audit —
@@ -445,6 +431,45 @@ class PostgresStore:
 
     async def announced(self, sequences: Collection[int]) -> None:
         await self._database.execute(SQL["announced"], list(sequences))
+
+
+def _kind(manifest: RolloutPlan | GuardrailPolicy) -> str:
+    return PLAN if isinstance(manifest, RolloutPlan) else POLICY
+
+
+async def _save(connection: Connection, document: Applied, entry: AuditEntry) -> int:
+    if isinstance(document, FlagConfig):
+        await _save_flag(connection, document, entry)
+        return document.version
+    return (await _save_manifest(connection, document, entry))[0]
+
+
+async def _save_manifest(
+    connection: Connection, manifest: RolloutPlan | GuardrailPolicy, entry: AuditEntry
+) -> tuple[int, str, datetime]:
+    kind, name = _kind(manifest), manifest.metadata.name
+    latest = await connection.fetchval(SQL["lock_manifest"], kind, name)
+    present = await connection.fetchrow(SQL["revision"], kind, name, latest)
+    # Compared as values: a default that a later version spells out is no change.
+    if present and rows.is_document(manifest, present["document"]):
+        return present["revision"], present["author"], present["applied_at"]
+    added = (kind, name, latest + 1, rows.document(manifest), entry.actor, entry.at)
+    await connection.fetchval(SQL["add_revision"], *added, entry.id, canonical_body(entry))
+    return latest + 1, entry.actor, entry.at
+
+
+async def _save_flag(database: "Connection | Connections", config: FlagConfig, entry: AuditEntry | None) -> None:
+    body = (entry.id, canonical_body(entry)) if entry else (None, None)
+    values = (config.environment, config.key, config.version, rows.document(config))
+    saved = await database.fetchval(SQL["save_flag_config"], *values, *body)
+    if saved is None:
+        present = await database.fetchval(SQL["flag_config"], config.environment, config.key)
+        stored = rows.decode(FlagConfig, present)
+        if stored != config:
+            raise Conflict(
+                f"flag {config.key} in {config.environment} is at version {stored.version}, "
+                f"so that version {config.version} cannot be saved"
+            )
 
 
 @contextmanager

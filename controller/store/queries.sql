@@ -1,5 +1,9 @@
 -- Every statement of the store, by name. Locks are taken in one order everywhere:
--- flag, manifest, run, kill, audit head.
+-- applies, flag, manifest, run, kill, audit head.
+
+-- name: lock_applies
+-- One apply of several documents at a time: before all other locks, until the end of the transaction.
+SELECT pg_advisory_xact_lock(hashtextextended('rampart applies', 0))
 
 -- name: lock_manifest
 -- Make sure the manifest has a row, lock it, and return its latest revision (0: none yet).
