@@ -13,7 +13,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers chaos check format bench schema lock clean
+.PHONY: help demo test test-peers chaos check format bench schema lock clean mutation
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ format: $(DEV) ## Format the code and fix what the linter can
 bench: $(DEV) ## Run the benchmarks, each beside its floor
 	@for file in bench/bench_*.py; do name=$${file#bench/}; echo "== $${name%.py}"; \
 	  $(BIN)/python -m bench.$${name%.py} $(ARGS) || exit 1; done
+
+mutation: $(DEV) ## Break the logic on purpose and see which breaks no test notices (docs/mutation.md)
+	$(BIN)/mutmut run --max-children 1 $(ARGS)
+	$(BIN)/mutmut results
 
 schema: $(DEV) ## Regenerate docs/schema, docs/cli.md and docs/state-machine.md
 	$(BIN)/rampart schema --write
