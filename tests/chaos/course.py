@@ -56,13 +56,19 @@ class Course:
         return self._report(time.monotonic() - began)
 
     def _strike_all(self, faults: Sequence[Fault]) -> None:
-        for step, fault in enumerate(faults, start=1):
-            self._strike(step, len(faults), fault)
-            if step % CALM_EVERY == 0 or step == len(faults):
-                self._compare(step)
-            if self._failures() >= TOO_MANY:
-                self._say("too many failures; the rest is left out")
-                break
+        step = 0
+        try:
+            for step, fault in enumerate(faults, start=1):
+                self._strike(step, len(faults), fault)
+                if step % CALM_EVERY == 0:
+                    self._compare(step)
+                if self._failures() >= TOO_MANY:
+                    self._say("too many failures; the rest is left out")
+                    break
+        except KeyboardInterrupt:
+            self._say("interrupted; the rest is left out")
+            self.cluster.restore()
+        self._compare(step)
 
     def _warm_up(self) -> None:
         rising = (
@@ -119,18 +125,25 @@ class Course:
         self._people.rest()
         try:
             self._history.read()
-            self._problems += [f"step {step}: {one}" for one in self._history.problems()]
-            wait_until(self._as_stored, seconds=CONVERGENCE_SECONDS + 5.0, every=0.3, what="all replicas to agree")
+            found = self._history.problems()
+            found += self._agreement()
+            found += self._missing_kills()
         except (AssertionError, *AWAY) as error:
-            self._problems.append(f"step {step}: {error}: {self._disagreements()[:5]}")
-        self._problems += [f"step {step}: {one}" for one in self._ledger.broken]
-        self._problems += [f"step {step}: {one}" for one in self._missing_kills()]
+            found = [f"{type(error).__name__}: {error}"]
+        found += self._ledger.broken
         self._ledger.broken.clear()
-        self._say(
-            f"compared after {step}: {len(self._history)} audit rows, {self._ledger.total()} kills, "
-            f"{len(self._problems)} problems"
-        )
+        self._problems += [f"step {step}: {one}" for one in found]
+        self._say(f"all compared: {len(self._history)} audit rows, {self._ledger.total()} kills answered")
+        for one in found:
+            self._say(f"BROKEN: {one}")
         self._people.go_on()
+
+    def _agreement(self) -> list[str]:
+        """What is still not the same everywhere when it should be."""
+        deadline = time.monotonic() + CONVERGENCE_SECONDS
+        while (found := self._disagreements()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return found
 
     def _missing_kills(self) -> list[str]:
         stored = {row["id"] for row in self.cluster.sql.rows("SELECT id FROM kills WHERE reset_at IS NULL")}
@@ -139,9 +152,6 @@ class Course:
             for one in self._ledger.in_force()
             if one.kill_id not in stored
         ]
-
-    def _as_stored(self) -> bool:
-        return not self._disagreements()
 
     def _disagreements(self) -> list[str]:
         """Flags that a replica serves otherwise than they are stored, or that are stored too high."""

@@ -15,8 +15,9 @@ from tests.chaos.ledger import Ledger, Promise
 
 AT_ONCE = 4
 ROUND_SECONDS = 0.4
-HOLD_SECONDS = 2.0
-"""How long a kill is left in force, so that there is something to be broken."""
+ACTS_PER_ROUND = 5
+PATIENCE_SECONDS = (1.0, 6.0)
+"""How long a kill is left in force, a paused run paused and an ended one ended: different each time."""
 
 WHIMS_PER_ROUND = 0.6
 """How often somebody does something to a rollout that needs nothing."""
@@ -38,12 +39,14 @@ class People:
         self._ledger = ledger
         self._chance = chance
         self._busy: set[str] = set()
-        self._since: dict[tuple[str, str], float] = {}
+        self._since: dict[str, tuple[str, float]] = {}
         self._working = threading.Event()
         self._ended = threading.Event()
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="person")
         self._thread = threading.Thread(target=self._live, name="people", daemon=True)
         self._left_alone: set[str] = set()
+        self._patience = {flag: chance.uniform(*PATIENCE_SECONDS) for flag in cluster.flags}
+        self._acts = 0
 
     def start(self) -> None:
         self._working.set()
@@ -125,7 +128,8 @@ class People:
         kills: dict[str, list[str]] = {}
         for row in self._cluster.sql.rows(KILLS, seconds=3.0):
             kills.setdefault(row["key"], []).append(row["id"])
-        for flag in self._cluster.flags:
+        self._acts = 0
+        for flag in self._chance.sample(self._cluster.flags, len(self._cluster.flags)):
             if flag not in self._busy and flag not in self._left_alone:
                 run = runs.get(flag)
                 # An ended run may have left its flag on; then it must go before the next begins.
@@ -137,24 +141,23 @@ class People:
     def _needs(self, flag: str, phase: str, kills: list[str]) -> None:
         """What keeps this rollout from going on, done by somebody after a while."""
         state = f"{phase} {sorted(kills)}"
-        since = self._since.setdefault((flag, state), time.monotonic())
+        known, since = self._since.get(flag, ("", 0.0))
+        if state != known:
+            self._since[flag], since = (state, time.monotonic()), time.monotonic()
         waited = time.monotonic() - since
+        if phase in ("pending", "progressing") and not kills:
+            return
+        if waited < self._patience[flag] or self._acts >= ACTS_PER_ROUND:
+            return
         if kills:
-            if waited > HOLD_SECONDS:
-                self._do(flag, lambda replica: self.reset(flag, kills, replica))
+            self._do(flag, lambda replica: self.reset(flag, kills, replica))
         elif not phase:
             self._do(flag, lambda replica: self.command(flag, "start", replica))
         elif phase in ("completed", "abandoned", "killed"):
             self._do(flag, lambda replica: self.kill(flag, replica, "the next rollout begins at 0 %"))
-        elif phase == "paused" and waited > HOLD_SECONDS:
+        else:
             verb = self._chance.choices(["resume", "step-back", "abandon"], [8, 1, 1])[0]
             self._do(flag, lambda replica: self.command(flag, verb, replica))
-        elif phase in ("pending", "progressing"):
-            self._forget(flag)
-
-    def _forget(self, flag: str) -> None:
-        for key in [key for key in self._since if key[0] == flag]:
-            del self._since[key]
 
     def _whim(self, runs: dict[str, Any]) -> None:
         going = [p for p, r in runs.items() if r["phase"] == "progressing" and p not in self._left_alone]
@@ -171,7 +174,9 @@ class People:
         if flag in self._busy:
             return
         self._busy.add(flag)
-        self._forget(flag)
+        self._acts += 1
+        self._since.pop(flag, None)
+        self._patience[flag] = self._chance.uniform(*PATIENCE_SECONDS)
         replica = self._chance.choice(self._cluster.replicas)
 
         def run() -> None:

@@ -13,10 +13,17 @@ TAKEOVER_SECONDS = LEASE_SECONDS + 1.0
 
 def replica_killed(scene: Scene) -> Recoveries:
     """kill -9; recovered when each run that it held has another owner."""
-    victim = scene.replica
-    held = scene.cluster.leases_of(victim)
+    victim, held = _holder(scene)
     victim.kill()
     return _taken_over(scene, victim, held, time.monotonic())
+
+
+def _holder(scene: Scene) -> tuple[Replica, list[str]]:
+    """A replica that holds runs, and those; one that holds none leaves nothing to take over."""
+    for replica in scene.chance.sample(scene.cluster.replicas, len(scene.cluster.replicas)):
+        if held := scene.cluster.leases_of(replica):
+            return replica, held
+    return replica, []
 
 
 def replica_killed_at(point: str) -> Act:
@@ -54,8 +61,7 @@ def _taken_over(scene: Scene, victim: Replica, held: list[str], died: float) -> 
 
 
 def replica_restarted(scene: Scene) -> Recoveries:
-    victim = scene.replica
-    held = scene.cluster.leases_of(victim)
+    victim, held = _holder(scene)
     code = victim.stop()
     assert code == 0, f"replica {victim.number} ended with {code}: {victim.tail(1000)}"
     return _taken_over(scene, victim, held, time.monotonic())
