@@ -31,7 +31,7 @@ from controller.engine import Engine
 from controller.errors import ProviderUnavailable
 from controller.journal import FileDisk, Journal
 from controller.lastknown import KnownFlag
-from controller.ports import FlagProvider, MetricSource, Peers
+from controller.ports import Channel, FlagProvider, MetricSource, Peers
 from controller.scheduler import Pace
 from controller.settings import EngineSettings, Settings
 from controller.snapshot import FlagBoard, VersionClock
@@ -187,15 +187,25 @@ class World:
     """One replica. `tick` runs what is due; `run_for` ticks through virtual time."""
 
     def __init__(
-        self, folder: Path, *, clock: VirtualClock | None = None, store: MemoryStore | None = None
+        self,
+        folder: Path,
+        *,
+        name: str = "replica-1",
+        clock: VirtualClock | None = None,
+        store: MemoryStore | None = None,
+        provider: ModelProvider | None = None,
+        source: ModelSource | None = None,
+        peers: Peers | None = None,
     ) -> None:
+        self.name = name
         self.clock = clock or VirtualClock()
         self.store = store or MemoryStore(self.clock.monotonic)
-        self.provider, self.source = ModelProvider(), ModelSource()
+        self.provider, self.source = provider or ModelProvider(), source or ModelSource()
         self.providers: dict[str, FlagProvider] = {"main": self.provider}
         self.sources: dict[str, MetricSource] = {"prom": self.source}
+        self.channels: dict[str, Channel] = {}
         self.folder = folder
-        self.peers: Peers = NoPeers()
+        self.peers: Peers = peers or NoPeers()
         self.draw: Callable[[], float] = Random(0).random
         self.settings = EngineSettings()
         self.remembered: tuple[dict[FlagRef, FlagState], set[str]] | None = None
@@ -209,8 +219,9 @@ class World:
         )
         self.restart()
 
-    def restart(self, owner: str = "replica-1") -> None:
-        """A fresh process on the same store, journal and provider."""
+    def restart(self, owner: str = "") -> None:
+        """A fresh process on the same store, journal and provider; as `owner`, of another replica."""
+        owner = owner or self.name
         self.journal = Journal(FileDisk(self.folder / "kills.journal"))
         self.journal.open()
         self.timers, self.metrics = StillTimers(), Metrics()
@@ -221,7 +232,7 @@ class World:
             store=self.store,
             sources=self.sources,
             providers=self.providers,
-            channels={},
+            channels=self.channels,
             journal=self.journal,
             peers=self.peers,
             board=board,
