@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from controller.domain.audit import link_hash
 from controller.domain.pins import text_fingerprint
 from controller.domain.proof import Proof, ProofHead, ProofRow, verify
 from controller.domain.retrial import Documents, retry
@@ -171,6 +172,17 @@ def test_a_changed_hash_is_found(whole: Proof, field: str, value: str) -> None:
     assert findings(verify(replace(whole, rows=rows)))["chain"]
 
 
+def test_a_row_whose_own_hash_was_recomputed_is_not_continued_by_the_next(whole: Proof) -> None:
+    def other(entry: dict[str, Any]) -> None:
+        entry["id"] = "another"
+
+    row = edited(whole.rows[2], other)
+    digest = link_hash(bytes.fromhex(row.previous), row.sequence, row.body).hex()
+    rows = [*whole.rows[:2], replace(row, hash=digest), *whole.rows[3:]]
+    expected = f"row {row.sequence + 1} does not continue row {row.sequence}: its previous hash differs"
+    assert findings(verify(replace(whole, rows=rows))) == {"chain": [expected]}
+
+
 # — changed by somebody who recomputes all hashes —
 
 
@@ -278,6 +290,14 @@ def test_a_stage_that_was_skipped_is_found(proof: Proof) -> None:
 
     told = findings(verify(forged(proof, at(proof, "advance"), skipped)))
     assert "leaves 100 %, which is not the stage after 1 %" in told["exposure"][0]
+
+
+def test_a_way_that_the_table_does_not_have_is_found(proof: Proof) -> None:
+    def resumed(entry: dict[str, Any]) -> None:
+        entry["action"] = "resume"
+
+    (told,) = findings(verify(forged(proof, at(proof, "approve"), resumed)))["transitions"]
+    assert "is not allowed: cannot resume a run that is progressing" in told
 
 
 def test_what_a_confirmation_raises_is_found(proof: Proof) -> None:
