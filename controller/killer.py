@@ -414,6 +414,7 @@ class Killer:
         self._store_answers = True
 
     async def _merge_all(self) -> None:
+        await self._recognise()
         for held in self.in_force():
             if not held.merged and not await self._merge_one(held):
                 # One wait is enough to know. What waits last in line next time is not in the way of the others.
@@ -440,6 +441,16 @@ class Killer:
         fresh = self._held.keys() & active.keys() - self._journal.merged
         if fresh:
             await self._journal.append(MergedRecord(kill_ids=tuple(sorted(fresh))))
+
+    async def _recognise(self) -> None:
+        """What the database has already, by one question: a restart ends as soon with a thousand kills in force."""
+        if sum(not held.merged for held in self.in_force()) < 2:
+            return
+        for one in await self._store.active_kills():
+            held = self._held.get(one.kill.id)
+            if held is not None:
+                held.merged = True
+                held.confirmation_stored = held.confirmation_stored or one.confirmed_at is not None
 
     async def _settle_missing(self, missing: Sequence[Held]) -> None:
         """Recorded once, and not in force there now: a reset through another replica ends a kill, oblivion does not."""

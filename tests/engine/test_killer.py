@@ -66,3 +66,19 @@ async def test_while_the_database_is_away_each_merge_waits_for_one_kill_only_and
     await world.killer.merge()
     assert all(held.merged for held in world.killer.in_force())
     assert len(await store.active_kills()) == 3
+
+
+async def test_a_restarted_database_that_still_has_the_kills_is_not_asked_to_record_each_again(
+    tmp_path: Path,
+) -> None:
+    clock = VirtualClock()
+    store = Away(clock.monotonic)
+    store.asked = []
+    world = World(tmp_path, clock=clock, store=store)
+    for key in ("one", "two", "three"):
+        flag = FlagRef(provider="main", environment="production", key=key)
+        await world.killer.kill_flag(flag, actor=DANA.name, reason="INC-1", cause="user")
+    await world.killer.merge()
+    store.away = True
+    await world.killer.forgotten()
+    assert all(held.merged and held.confirmation_stored for held in world.killer.in_force())
