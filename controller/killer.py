@@ -443,7 +443,7 @@ class Killer:
             await self._journal.append(MergedRecord(kill_ids=tuple(sorted(fresh))))
 
     async def _recognise(self) -> None:
-        """What the database has already, by one question: a restart ends as soon with a thousand kills in force."""
+        """What the database has already, by one question: a restart must not take longer with a thousand kills."""
         if sum(not held.merged for held in self.in_force()) < 2:
             return
         for one in await self._store.active_kills():

@@ -129,10 +129,12 @@ class Proxy:
             await self._passable("up")
             await self._passable("down")
             await link.connect(self.target)
-            await asyncio.wait(
-                {asyncio.ensure_future(self._pump(link, "up")), asyncio.ensure_future(self._pump(link, "down"))},
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            pumps = [asyncio.ensure_future(self._pump(link, way)) for way in BOTH]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
         except OSError:
             link.reset()  # the target refuses, and so do we
         finally:

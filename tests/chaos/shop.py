@@ -21,6 +21,8 @@ class Shop(Exposition):
         self.illness: Illness = ""
         self._treated = {flag: Traffic(REQUESTS_PER_SECOND, HEALTHY) for flag in flags}
         super().__init__({flag: {"on": self._treated[flag], "off": Traffic()} for flag in flags})
+        # Who was made to wait has hung up by then; that is no news.
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
 
     def breaks(self, flag: str) -> None:
         self._treated[flag].error_rate = BROKEN
