@@ -91,7 +91,9 @@ class Course:
         outcome = self._outcome(step, fault)
         self._outcomes.append(outcome)
         told = ", ".join(f"{name or 'recovered'} {seconds:.2f} s" for name, seconds in outcome.recoveries.items())
-        self._say(f"{step}/{steps} {fault.name}: {outcome.problem or told or 'nothing to do'}")
+        self._say(
+            f"{step}/{steps} {fault.name}: {outcome.problem or told or 'nothing to do'}{' LATE' if outcome.late else ''}"
+        )
 
     def _outcome(self, step: int, fault: Fault) -> Outcome:
         scene = Scene(
@@ -105,9 +107,10 @@ class Course:
         except (AssertionError, *AWAY) as error:
             self.cluster.restore()
             return Outcome(step=step, fault=fault.name, problem=f"{type(error).__name__}: {error}"[:3000])
-        late = fault.limit is not None and recoveries.get("", 0.0) > fault.limit
-        problem = f"recovered after {recoveries['']:.2f} s, promised within {fault.limit:g} s" if late else ""
-        return Outcome(step=step, fault=fault.name, recoveries=recoveries, problem=problem)
+        late = ""
+        if fault.limit is not None and recoveries.get("", 0.0) > fault.limit:
+            late = f"after {recoveries['']:.2f} s, promised within {fault.limit:g} s"
+        return Outcome(step=step, fault=fault.name, recoveries=recoveries, late=late)
 
     def _nothing_blocked(self) -> None:
         """A failover releases what it blocked; anything else blocks nothing for good."""

@@ -9,12 +9,13 @@ from tests.chaos.faults import FAULTS
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """One fault. `recoveries` by name, in seconds; `problem` empty when all was as promised."""
+    """One fault. `recoveries` by name, in seconds; `problem`, `late` and `left_out` say why, if so."""
 
     step: int
     fault: str
     recoveries: dict[str, float] = {}
     problem: str = ""
+    late: str = ""
     left_out: str = ""
 
 
@@ -38,7 +39,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        return not self.problems and not any(one.problem for one in self.outcomes)
+        return not self.problems and not any(one.problem or one.late for one in self.outcomes)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -63,7 +64,7 @@ def table(report: Report) -> str:
                 f"{quantile(values, share):>8.2f}" if values else f"{'–':>8}" for share in (0.5, 0.99, 1)
             )
             limit = f"{fault.limit:>7g}" if fault.limit and not name else f"{'':>7}"
-            failed = sum(bool(one.problem) for one in mine)
+            failed = sum(bool(one.problem or one.late) for one in mine)
             head = f"{fault.name:<28}{len(mine):>6}{failed:>7}" if not name else f"{'':<41}"
             lines.append(f"{head}{figures}{limit}  {name or fault.does}")
     return "\n".join(lines)
@@ -83,6 +84,7 @@ def summary(report: Report) -> str:
         "answers: " + ", ".join(f"{name} {count}" for name, count in sorted(report.answers.items())),
     ]
     lines += [f"FAILED at step {one.step}, {one.fault}: {one.problem}" for one in done if one.problem]
+    lines += [f"LATE at step {one.step}, {one.fault}: {one.late}" for one in done if one.late]
     lines += [f"BROKEN: {problem}" for problem in report.problems]
     if report.passed:
         lines.append("No transition was duplicated or lost, no stage skipped, and no kill undone.")
