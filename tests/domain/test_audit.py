@@ -1,5 +1,6 @@
 """The hash chain: any change, gap or reordering is found with nothing but SHA-256."""
 
+import hashlib
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from controller.domain.audit import (
     GENESIS_HASH,
     AuditEntry,
     AuditRow,
+    ChainReport,
     canonical_body,
     link_hash,
     verify_chain,
@@ -92,3 +94,26 @@ def test_the_body_does_not_depend_on_the_order_of_details() -> None:
     one = replace(entry(1), details={"a": 1, "b": 2})
     other = replace(entry(1), details={"b": 2, "a": 1})
     assert canonical_body(one) == canonical_body(other)
+
+
+def test_a_report_names_the_rows_read_and_the_last_good_one() -> None:
+    rows = chain(4)
+    damaged = [*rows[:2], replace(rows[2], body="{}"), rows[3]]
+    assert verify_chain(damaged) == ChainReport(
+        rows=2,
+        head_sequence=2,
+        head_hash=rows[1].hash.hex(),
+        problem="row 3 was changed: its hash does not fit its content",
+    )
+    assert verify_chain([]) == ChainReport(rows=0, head_sequence=0, head_hash="00" * 32)
+
+
+def test_a_link_is_the_hash_of_the_one_before_the_number_and_the_content() -> None:
+    expected = hashlib.sha256(b"p" * 32 + b"\0\0\0\0\0\0\1\2" + "é".encode()).digest()
+    assert link_hash(b"p" * 32, 258, "é") == expected
+
+
+def test_a_body_is_json_with_sorted_keys_and_no_white_space() -> None:
+    body = canonical_body(replace(entry(1), details={"b": 1, "a": "é"}))
+    assert body.startswith('{"action":"advance","actor":"dana","at":"2026-11-21T00:00:00Z"')
+    assert '"details":{"a":"é","b":1}' in body

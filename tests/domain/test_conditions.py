@@ -148,3 +148,119 @@ def test_an_error_says_where_and_what_to_write(
 def test_a_condition_has_a_greatest_length() -> None:
     with pytest.raises(ConditionError, match="longer than 500 characters"):
         parse("a > 1 and " * 100 + "a > 1")
+
+
+def told(text: str) -> tuple[str, int, int, str]:
+    error = error_in(text)
+    assert error is not None
+    return str(error), error.offset, error.length, error.help
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "",
+            ("expected a metric, found the end", 0, 1, "write a metric first, as in error_rate > 1%"),
+        ),
+        (
+            "(a > 1)",
+            ('expected a metric, found "("', 0, 1, 'there is no grouping; "and" binds tighter than "or"'),
+        ),
+        ("a => 3", ('expected one of > >= < <=, found "=>"', 2, 2, 'write ">="')),
+        ("a =< 3", ('expected one of > >= < <=, found "=<"', 2, 2, 'write "<="')),
+        ("a != 3", ('expected one of > >= < <=, found "!="', 2, 2, "")),
+        ("a > -1", ('expected a number, found "-1"', 4, 2, "a limit is never negative")),
+        (
+            "a > x",
+            ('expected a number, found "x"', 4, 1, "write a finite number, as in 1%, 20ms or 2x baseline"),
+        ),
+        (
+            "a > 2x base",
+            ('expected "baseline" after "x"', 5, 1, 'write "2x baseline"; a limit is absolute otherwise'),
+        ),
+        ("a > 5 min", ('expected "and", "or" or the end of the condition, found "min"', 6, 3, "")),
+        ("a > 5min", ('unknown unit "min"', 5, 3, "use %, ms, s or x baseline")),
+        ("baseline(a > 1", ('expected ")", found ">"', 11, 1, 'write "baseline(a)"')),
+        ("a > " + "9" * 400, ("the number is too large", 4, 400, "")),
+        (
+            "a > 1 + 2",
+            (
+                'expected "and", "or" or the end of the condition, found "+"',
+                6,
+                1,
+                "there is no arithmetic; compute it in the metric's PromQL",
+            ),
+        ),
+        (
+            "a > 1% for 5m",
+            (
+                'expected "and", "or" or the end of the condition, found "for"',
+                7,
+                3,
+                "time belongs to the rule's own key, as in for: 5m",
+            ),
+        ),
+        (
+            "a > 1 OR b > 1",
+            (
+                'expected "and", "or" or the end of the condition, found "OR"',
+                6,
+                2,
+                'write "and" or "or" in lower-case letters',
+            ),
+        ),
+        (
+            "a > 1 s",
+            (
+                'expected "and", "or" or the end of the condition, found "s"',
+                6,
+                1,
+                'write the unit next to the number, as in "1s"',
+            ),
+        ),
+        (
+            "a" * 501,
+            ("the condition is longer than 500 characters", 0, 501, "put it into the metric's PromQL"),
+        ),
+    ],
+)
+def test_every_error_is_told_in_full(text: str, expected: tuple[str, int, int, str]) -> None:
+    assert told(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "start"),
+    [("ms", "write the unit"), ("x", "write the unit"), ("&", 'write "and"'), ("|", 'write "and"')]
+    + [(sign, "there is no arithmetic") for sign in "+-*/"]
+    + [("and", "write a metric first"), ("or", "write a metric first")],
+)
+def test_what_people_try_after_a_limit_has_an_answer(word: str, start: str) -> None:
+    assert told(f"a > 1 {word}")[3].startswith(start)
+
+
+def test_a_condition_of_exactly_the_greatest_length_is_read() -> None:
+    name = "a" * 496
+    assert metrics_of(parse(f"{name} > 1")) == {name}
+
+
+def test_white_space_may_stand_anywhere_but_within_a_limit() -> None:
+    (one,) = comparisons(parse(" \tbaseline ( a )  >=  2x  baseline  "))
+    assert one == Comparison(metric="a", of_baseline=True, operator=">=", number=2.0, unit="x baseline", offset=13)
+
+
+def test_a_metric_may_be_called_baseline() -> None:
+    (one,) = comparisons(parse("baseline > 1"))
+    assert (one.metric, one.of_baseline, one.offset) == ("baseline", False, 0)
+
+
+def test_a_limit_alone_says_what_is_too_much() -> None:
+    with pytest.raises(ConditionError) as caught:
+        parse_limit("20ms 3")
+    found = caught.value
+    assert (str(found), found.offset, found.length, found.help) == (
+        'expected the end of the limit, found "3"',
+        5,
+        1,
+        "write one number with its unit, as in 20ms or 1%",
+    )

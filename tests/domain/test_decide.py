@@ -771,7 +771,7 @@ def test_an_approval_is_asked_for_also_while_closed_and_entered_only_when_open()
 
 
 def test_an_obstacle_holds_a_start_and_an_advance_and_nothing_that_lowers() -> None:
-    obstacle = {"obstacles": ("a kill may be missing",)}
+    obstacle: dict[str, Any] = {"obstacles": ("a kill may be missing",)}
     start = decided(make_run(PLAN), observed=FlagState(enabled=False, exposure=0), **obstacle)
     assert blocks_of(start) == [("replicas", "no run may rise: a kill may be missing")]
     assert decided(make_run(PLAN, stage=1), observations=baked(), **obstacle).action == "hold"

@@ -1,5 +1,6 @@
 """The flag as SDKs read it: what changes when it is raised or killed, and above all what does not."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.domain.catalogue import FlagConfig
-from controller.domain.flag import FlagSpec, SetShare
+from controller.domain.flag import FlagSpec, FlagState, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
 from controller.domain.sdkflag import (
+    exposes_less,
     killed,
     new_flag,
     same_but_version,
@@ -191,3 +193,218 @@ def test_a_version_is_written_in_both_places_and_nothing_handed_out_is_changed()
     assert (newer.version, newer.data["version"]) == (7, 7)
     assert (config.version, config.data["version"]) == (1, 1)
     assert same_but_version(config, newer)
+
+
+# — the whole of what SDKs are sent —
+
+
+def test_a_new_flag_is_complete() -> None:
+    config = new_flag(
+        FlagSpec(environment="production", key="checkout-v2", variations={"a": 1, "none": 0, "b": 2}, off="none"),
+        7,
+    )
+    salt = hashlib.sha256(b"rampart/production/checkout-v2").hexdigest()[:32]
+    assert config == FlagConfig(
+        environment="production",
+        key="checkout-v2",
+        version=7,
+        variations={"a": 1, "none": 0, "b": 2},
+        data={
+            "key": "checkout-v2",
+            "version": 7,
+            "on": False,
+            "salt": salt,
+            "variations": [1, 0, 2],
+            "offVariation": 1,
+            "fallthrough": {"variation": 1},
+            "targets": [],
+            "contextTargets": [],
+            "rules": [],
+            "prerequisites": [],
+            "trackEvents": False,
+            "trackEventsFallthrough": False,
+            "debugEventsUntilDate": None,
+            "clientSide": False,
+            "clientSideAvailability": {"usingMobileKey": False, "usingEnvironmentId": False},
+            "deleted": False,
+        },
+    )
+
+
+def test_a_share_changes_the_default_rule_our_rules_and_the_version_and_nothing_else() -> None:
+    config = with_share(fresh(), share(1000, STAFF), 2)
+    assert config.data == fresh().data | {
+        "version": 2,
+        "fallthrough": {
+            "rollout": {
+                "kind": "rollout",
+                "contextKind": "user",
+                "bucketBy": "key",
+                "variations": [{"variation": 1, "weight": 99_000}, {"variation": 0, "weight": 1000}],
+            }
+        },
+        "rules": [
+            {
+                "id": "rampart-always-staff",
+                "variation": 0,
+                "clauses": [
+                    {
+                        "contextKind": "user",
+                        "attribute": "email",
+                        "op": "endsWith",
+                        "values": ["@acme.example"],
+                        "negate": False,
+                    }
+                ],
+                "trackEvents": False,
+            }
+        ],
+    }
+    assert config.version == 2
+
+
+@pytest.mark.parametrize(
+    ("match", "op", "values"),
+    [
+        (AttributeMatch(ends_with="x"), "endsWith", ["x"]),
+        (AttributeMatch(starts_with="x"), "startsWith", ["x"]),
+        (AttributeMatch(contains="x"), "contains", ["x"]),
+        (AttributeMatch(in_=["x", "y"]), "in", ["x", "y"]),
+    ],
+)
+def test_each_way_of_matching_has_its_operator(match: AttributeMatch, op: str, values: list[str]) -> None:
+    rule = AudienceRule(name="some", match={"email": match})
+    (clause,) = with_share(fresh(), share(1, rule), 2).data["rules"][0]["clauses"]
+    assert (clause["op"], clause["values"]) == (op, values)
+
+
+@pytest.mark.parametrize(("match", "ways"), [(AttributeMatch(), 0), (AttributeMatch(contains="", in_=[]), 2)])
+def test_how_often_an_attribute_is_matched_is_told(match: AttributeMatch, ways: int) -> None:
+    rule = AudienceRule(name="some", match={"email": match})
+    with pytest.raises(ValueError, match=f"^the attribute email must be matched in exactly one way, not {ways}$"):
+        with_share(fresh(), share(1, rule), 2)
+
+
+def test_a_kill_puts_all_weight_on_the_off_variation_and_keeps_how_contexts_are_hashed() -> None:
+    config = fresh(variations={"b": 1, "off": 0, "c": 2})
+    config = with_share(
+        config, share(10_000, STAFF, bucket_by="company", serve=Serve(rollout="c", fallback="off")), 2
+    )
+    rollout = dict(config.data["fallthrough"]["rollout"])
+    rollout["variations"] = [*rollout["variations"], {"variation": 0, "weight": 5}]
+    config = with_data(
+        turned_on(config, 3), fallthrough={"rollout": rollout}, rules=[FOREIGN, *config.data["rules"]]
+    )
+    assert killed(config, 4).data == config.data | {
+        "version": 4,
+        "on": False,
+        "fallthrough": {
+            "rollout": {
+                "kind": "rollout",
+                "contextKind": "user",
+                "bucketBy": "company",
+                "variations": [
+                    {"variation": 1, "weight": 100_000},
+                    {"variation": 0, "weight": 0},
+                    {"variation": 2, "weight": 0},
+                ],
+            }
+        },
+        "rules": [FOREIGN],
+    }
+
+
+def test_a_kill_of_a_flag_without_weights_serves_the_off_variation() -> None:
+    served = with_data(turned_on(fresh(), 2), fallthrough={"variation": 0})
+    assert killed(served, 3).data["fallthrough"] == {"variation": 1}
+
+
+def test_turning_on_changes_nothing_else() -> None:
+    assert turned_on(fresh(), 9).data == fresh().data | {"on": True, "version": 9}
+
+
+def test_the_state_is_complete() -> None:
+    config = fresh(variations={"off": "a", "blue": "b"})
+    config = with_share(config, share(10_000, STAFF, serve=Serve(rollout="blue", fallback="off")), 2)
+    assert state_of(turned_on(config, 3)) == FlagState(
+        enabled=True, exposure=10_000, audience=("staff",), foreign=(), off_serves="off", version=3
+    )
+
+
+def test_a_rule_of_ours_that_serves_the_off_variation_exposes_nobody() -> None:
+    ours = {"id": "rampart-always-staff", "variation": 1, "clauses": []}
+    state = state_of(with_data(fresh(), rules=[ours]))
+    assert (state.audience, state.foreign) == ((), ())
+    unclear = {"id": "rampart-always-staff", "clauses": []}
+    assert state_of(with_data(fresh(), rules=[unclear])).audience == ("staff",)
+
+
+def test_everything_that_is_not_ours_is_named() -> None:
+    config = with_data(
+        fresh(),
+        rules=[{"variation": 1}, {"id": "", "variation": 1}, {"id": None, "variation": 1}, FOREIGN],
+        targets=[{"variation": 0, "values": ["a"]}, {"variation": 1, "values": []}],
+        contextTargets=[{"variation": 1, "values": ["b"]}],
+        prerequisites=[{"key": "other", "variation": 0}],
+    )
+    assert state_of(config).foreign == (
+        "rule without an id",
+        "rule without an id",
+        "rule without an id",
+        "rule legal-hold",
+        "individual targets of variation 0",
+        "individual targets of variation 1",
+        "prerequisite other",
+    )
+
+
+def test_a_flag_that_lacks_lists_has_nothing_in_them() -> None:
+    bare = {
+        name: value
+        for name, value in fresh().data.items()
+        if name not in ("targets", "contextTargets", "prerequisites")
+    }
+    config = msgspec.structs.replace(fresh(), data=bare)
+    assert state_of(config).foreign == ()
+    assert state_of(with_data(config, fallthrough={})).exposure == 100_000
+    assert state_of(with_data(config, fallthrough={"rollout": {"variations": []}})).foreign == ()
+
+
+def test_a_third_variation_without_weight_is_nothing_foreign() -> None:
+    config = fresh(variations={"off": 0, "blue": 1, "green": 2, "red": 3})
+    weights = [(0, 70_000), (1, 10_000), (2, 0), (3, 15_000), (0, 5_000)]
+    rollout = {"variations": [{"variation": one, "weight": weight} for one, weight in weights]}
+    state = state_of(with_data(config, fallthrough={"rollout": rollout}))
+    assert (state.exposure, state.foreign) == (25_000, ("variation 3 for 15 %",))
+
+
+def exposing(exposure: int, *audience: AudienceRule, on: bool = True, archived: bool = False) -> FlagConfig:
+    config = with_share(fresh(), share(exposure, *audience), 2)
+    return msgspec.structs.replace(turned_on(config, 3) if on else config, archived=archived)
+
+
+def test_less_is_exposed_by_a_smaller_share_or_by_nobody_at_all() -> None:
+    assert exposes_less(exposing(1), exposing(2))
+    assert not exposes_less(exposing(2), exposing(1))
+    assert not exposes_less(exposing(2), exposing(2))
+    assert exposes_less(exposing(2, on=False), exposing(1))
+    assert not exposes_less(exposing(1), exposing(2, on=False))
+
+
+def test_with_equal_shares_less_is_exposed_without_an_audience() -> None:
+    assert exposes_less(exposing(2), exposing(2, STAFF))
+    assert not exposes_less(exposing(2, STAFF), exposing(2))
+    assert not exposes_less(exposing(2, STAFF), exposing(2, STAFF))
+    assert exposes_less(exposing(0, STAFF, on=False), exposing(0, STAFF))
+    assert not exposes_less(exposing(0), exposing(0, STAFF, on=False))
+
+
+def test_an_archived_flag_exposes_less_than_any_other() -> None:
+    assert exposes_less(exposing(9, STAFF, archived=True), exposing(0, on=False))
+    assert not exposes_less(exposing(0), exposing(9, archived=True))
+    assert not exposes_less(exposing(0, archived=True), exposing(9, archived=True))
+
+
+def test_a_flag_differs_from_another_by_more_than_its_version() -> None:
+    assert not same_but_version(fresh(), turned_on(fresh(), 1))
+    assert same_but_version(with_version(fresh(), 3), with_version(fresh(), 4))

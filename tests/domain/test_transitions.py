@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controller.domain.diagram import state_diagram
 from controller.domain.rollout import (
@@ -14,12 +15,14 @@ from controller.domain.rollout import (
     RAISING,
     TRANSITIONS,
     Action,
+    ApprovalRequest,
     Phase,
+    ended_by_kill,
     next_phase,
     transition,
 )
 from controller.errors import Conflict
-from tests.support.rollouts import make_plan, make_run
+from tests.support.rollouts import NOW, make_plan, make_run
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -117,3 +120,48 @@ def test_the_page_shows_every_phase_and_every_change_of_phase() -> None:
         for action, after in row.items():
             assert f"| {action} |" in page
             assert phase == after or f"{phase} --> {after}: " in page
+
+
+@pytest.mark.parametrize(
+    ("phase", "action", "told"),
+    [
+        (
+            "pending",
+            "step_back",
+            "cannot step-back a run that is pending; possible: approve, adopt, kill, abandon",
+        ),
+        (
+            "progressing",
+            "resume",
+            "cannot resume a run that is progressing; "
+            "possible: advance, pause, step-back, approve, adopt, kill, abandon",
+        ),
+        ("abandoned", "kill", "cannot kill a run that is abandoned; possible: nothing any more"),
+    ],
+)
+def test_a_refusal_says_what_a_person_may_ask_for_instead(phase: Phase, action: Action, told: str) -> None:
+    with pytest.raises(Conflict) as refused:
+        next_phase(phase, action)
+    assert str(refused.value) == told
+
+
+@pytest.mark.parametrize("phase", ["pending", "progressing", "paused", "completed"])
+def test_a_kill_of_the_flag_ends_a_run_that_had_not_ended_otherwise(phase: Phase) -> None:
+    request = ApprovalRequest(id="r", stage=2, plan_revision=1, requested_at=NOW)
+    run = make_run(make_plan(), stage=1, phase=phase, approval=request, version=4)
+    assert ended_by_kill(run, "k1", at=NOW, why="INC-1") == replace(
+        run,
+        phase="killed",
+        version=5,
+        kill_id="k1",
+        exposure=0,
+        audience=False,
+        approval=None,
+        status="INC-1",
+        ended_at=NOW,
+    )
+
+
+@pytest.mark.parametrize("phase", ["killed", "abandoned"])
+def test_a_kill_of_the_flag_leaves_a_run_that_had_ended(phase: Phase) -> None:
+    assert ended_by_kill(make_run(make_plan(), phase=phase), "k1", at=NOW, why="INC-1") is None
