@@ -172,7 +172,7 @@ class SdkKey(Struct, frozen=True, kw_only=True):
     created_by: str
 
 
-UnreadableKind = Literal["plan", "policy", "run", "token", "sdk_key", "flag"]
+UnreadableKind = Literal["plan", "policy", "run", "token", "sdk_key", "flag", "revision"]
 
 
 class Unreadable(Struct, frozen=True, kw_only=True):

@@ -15,10 +15,13 @@ from controller.domain.plan import FlagRef
 
 T = TypeVar("T")
 Row = Any
+Pin = tuple[str, str, int]
+"""Kind, name and revision of a manifest."""
 
 _log = structlog.get_logger()
 
 SHOWN_CHARACTERS = 300
+MOST_PINS = 20_000
 
 
 class Documents:
@@ -27,6 +30,7 @@ class Documents:
     def __init__(self) -> None:
         self._good: dict[UnreadableKind, Mapping[str, Any]] = {}
         self._unreadable: dict[UnreadableKind, dict[str, Unreadable]] = {}
+        self._pins: dict[Pin, Any] = {}
 
     def recall(self, kind: UnreadableKind, good: Mapping[str, Any]) -> None:
         """What an earlier process read, before anything was read here."""
@@ -51,6 +55,25 @@ class Documents:
         self._tell(kind, unreadable, good)
         self._good[kind], self._unreadable[kind] = good if kind != "run" else {}, unreadable
         return list(good.values())
+
+    def pinned(self, pin: Pin, text: str, decode: Callable[[str], T]) -> T | None:
+        """One revision that a run follows. They never change, so that the last good one is as true as ever."""
+        try:
+            document = decode(text)
+        except msgspec.DecodeError as error:
+            last_good: T | None = self._pins.get(pin)
+            name = f"{pin[0]} {pin[1]} revision {pin[2]}"
+            one = Unreadable(kind="revision", name=name, why=str(error)[:SHOWN_CHARACTERS])
+            of_kind = self._unreadable.setdefault("revision", {})
+            if of_kind.get(name) != one:
+                of_kind[name] = one
+                used = last_good is not None
+                _log.error("unreadable", kind="revision", name=name, error=one.why, last_good_is_used=used)
+            return last_good
+        if len(self._pins) >= MOST_PINS:
+            self._pins.clear()
+        self._pins[pin] = document
+        return document
 
     def _tell(
         self, kind: UnreadableKind, unreadable: Mapping[str, Unreadable], good: Mapping[str, object]

@@ -36,7 +36,7 @@ from controller.domain.rollout import Observations, Run, ended_by_kill, transiti
 from controller.errors import Conflict, KillInForce, NotFound, RaisesBlocked, Refused, StaleLease
 from controller.store import rows
 from controller.store.connections import Connection, Connections
-from controller.store.documents import Documents
+from controller.store.documents import Documents, Pin
 from controller.store.queries import SQL
 
 PLAN = "RolloutPlan"
@@ -45,7 +45,6 @@ UNREADABLE_RETRY_SECONDS = 60.0
 HEAD_LOST = "the audit log has lost its head row; restore the database from a backup"
 
 T = TypeVar("T")
-Pin = tuple[str, str, int]
 
 _log = structlog.get_logger()
 
@@ -195,11 +194,9 @@ class PostgresStore:
         documents: dict[Pin, T] = {}
         for row in found:
             pin = (row["kind"], row["name"], row["revision"])
-            try:
-                documents[pin] = rows.decode(kind, row["document"])
-            except msgspec.DecodeError as error:
-                # Whoever is pinned to it is treated as one whose revision is missing.
-                _log.error("revision_unreadable", kind=pin[0], name=pin[1], revision=pin[2], error=str(error))
+            document = self._documents.pinned(pin, row["document"], lambda text: rows.decode(kind, text))
+            if document is not None:  # else whoever is pinned to it is treated as one whose revision is missing
+                documents[pin] = document
         return documents
 
     async def renew(self, owner: str, *, lease_seconds: float) -> None:

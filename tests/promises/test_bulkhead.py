@@ -408,6 +408,18 @@ async def test_a_quarantined_run_goes_on_once_a_tick_succeeds(
     assert (await world.store.latest_run(BROKEN))[1].quarantine is None  # type: ignore[index]
 
 
+async def test_a_quarantined_run_is_alerted_on_however_seldom_it_is_tried(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await both_with_a_broken_one(world, monkeypatch, "binding")
+    for _ in range(120):
+        world.clock.elapsed += POLL
+        await world.reconciler.renew()
+        await world.tick()
+        world.reconciler.forget_ended()
+        assert "rampart_quarantined 1.0" in world.metrics.render().decode()
+
+
 async def test_a_quarantined_run_can_be_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await both_with_a_broken_one(world, monkeypatch, "binding")
     world.killer.learn([KnownFlag(plan=BROKEN, flag=(await of(world, BROKEN)).flag, serve=world.plan.spec.serve)])

@@ -205,3 +205,17 @@ async def test_a_kill_that_cannot_be_read_is_a_kill_all_the_same(store: Postgres
     await damage(store, "kills", "true")
     (active,) = await store.active_kills()
     assert (active.kill.id, active.kill.flag, active.confirmed_at) == ("kill-1", flag(), NOW)
+
+
+async def test_a_run_goes_on_by_the_policy_it_was_read_with_when_that_cannot_be_read_any_more(
+    store: PostgresStore,
+) -> None:
+    await started(store)
+    before = await claim_one(store)
+    await damage(store, "manifest_revisions", "true")
+    await store.wake(before.run.id)
+    assert (await claim_one(store)).policies == before.policies
+    assert {one.name for one in await store.unreadable()} == {
+        "RolloutPlan checkout-v2 revision 1",
+        "GuardrailPolicy web-service revision 1",
+    }
