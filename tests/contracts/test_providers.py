@@ -8,7 +8,8 @@ import pytest
 
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import FlagConfig
-from controller.providers import KINDS, Provider, build
+from controller.ports import FlagProvider
+from controller.providers import KINDS, build
 from controller.settings import BuiltinProviderSettings, ProviderSettings
 from controller.store.postgres import PostgresStore
 from tests.contracts.providers_contract import HeldWrite, ProviderContract
@@ -35,7 +36,7 @@ class HeldStore:
 
 
 class BuiltinWorld:
-    def __init__(self, provider: Provider, store: HeldStore) -> None:
+    def __init__(self, provider: FlagProvider, store: HeldStore) -> None:
         self.provider = provider
         self._store = store
 
