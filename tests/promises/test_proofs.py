@@ -16,7 +16,7 @@ from controller.domain.catalogue import SCOPES
 from controller.domain.proof import Proof, verify
 from controller.errors import RampartError
 from tests.support.engine import DANA, KIM, World
-from tests.support.proofs import findings, proof_of
+from tests.support.proofs import entry_of, findings, proof_of
 from tests.support.rollouts import make_plan, make_policy
 
 LEE = Actor(name="lee", scopes=SCOPES)
@@ -59,6 +59,12 @@ async def reset(world: World) -> None:
 
 async def killed(world: World) -> None:
     await world.commands_kill()
+    await world.killer.merge()
+
+
+async def blind(world: World) -> None:
+    """The database is away: what was held last is judged on, whatever a person commanded meanwhile."""
+    await world.blind_for(300.0)
     await world.killer.merge()
 
 
@@ -116,6 +122,7 @@ ACTIONS: dict[str, Callable[[World], Awaitable[None]]] = {
     "turned by hand": turned_by_hand,
     "switched off by hand": switched_off_by_hand,
     "restart": restarted,
+    "blind": blind,
     "apply anew": applied_anew,
     "start": started_anew,
     "kill": killed,
@@ -148,7 +155,7 @@ async def proofs(world: World) -> list[Proof]:
     return [await proof_of(world.store, run, whole=whole) for run in runs for whole in (False, True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(script=st.lists(st.sampled_from([*sorted(ACTIONS), *HEALTHY * 3]), max_size=14))
 @example(script=[*HEALTHY, "kill", "reset", "start", "wait", "slow", "wait long"])
 @example(script=["apply anew", "wait long", "advance", "restart", "step back", "wait", "resume", "wait long"])
@@ -165,3 +172,20 @@ def test_every_run_that_was_ever_made_exports_and_verifies(script: list[str]) ->
         report = verify(msgspec.json.decode(msgspec.json.encode(proof), type=Proof))
         assert findings(report) == {}
         assert report.good
+
+
+async def test_a_kill_that_was_decided_on_an_older_state_is_decided_again_on_that(tmp_path: Path) -> None:
+    world = await played(tmp_path, ["wait"])
+    await world.commands.pause(PLAN, KIM, "")
+    world.source.sides = {"on": {"p95": 0.35}}
+    await blind(world)
+    run = await world.run()
+    assert run.phase == "killed"
+    proof = await proof_of(world.store, run.id)
+    kill = entry_of(proof.rows[-1])
+    assert (kill.action, kill.actor, kill.run_version) == ("kill", "rampart", run.version)
+    assert kill.details["run"]["version"] == run.version - 2
+    report = verify(proof)
+    assert report.good
+    checked = {check.name: check.checked for check in report.checks}
+    assert checked["decisions"] == checked["states"] == len(proof.rows) - 2  # all but the two of people
