@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from controller.domain.audit import verify_chain
-from controller.domain.catalogue import Transition
+from controller.domain.catalogue import Replica, Transition
 from controller.domain.rollout import Action, Observations, Run
-from controller.errors import StoreUnavailable
+from controller.errors import RaisesBlocked, StoreUnavailable
 from controller.store.embedded import EmbeddedPostgres
 from controller.store.migrations import migrate
 from controller.store.postgres import PostgresStore
@@ -86,5 +88,31 @@ async def test_every_commit_is_whole_or_absent_after_postgres_was_killed(tmp_pat
     audited = Counter(json.loads(row.body)["run"] for row in rows)
     for run in runs:
         assert (await available(store, run.id))[0].version == audited[run.id]
+    await store.close()
+    await embedded.stop()
+
+
+async def test_after_a_restart_of_postgresql_nothing_rises_before_all_have_merged_anew(tmp_path: Path) -> None:
+    embedded = EmbeddedPostgres(tmp_path)
+    dsn = await embedded.start()
+    await migrate(dsn)
+    store = PostgresStore(dsn, timeout_seconds=3.0)
+    await store.connect()
+    here, there = Replica(name="here", version="1"), Replica(name="there", version="1")
+    run = await started(store)
+    life = (await store.check_in(here, life="", valid_seconds=600.0, remembered=0)).life
+    for replica in (here, there):
+        assert (await store.check_in(replica, life=life, valid_seconds=600.0, remembered=0)).counted
+
+    assert embedded.pid is not None
+    os.kill(embedded.pid, signal.SIGKILL)
+    roll = await answered(lambda: store.check_in(here, life=life, valid_seconds=600.0, remembered=0))
+    assert roll.life != life
+    assert (roll.counted, [one.name for one in roll.absent]) == (False, ["there"])
+    assert (await store.check_in(here, life=roll.life, valid_seconds=600.0, remembered=0)).counted
+    with pytest.raises(RaisesBlocked, match="rise: replica there"):
+        await store.commit(change(run, "advance", raises=True))
+    assert (await store.check_in(there, life=roll.life, valid_seconds=600.0, remembered=0)).counted
+    await store.commit(change(run, "advance", raises=True))
     await store.close()
     await embedded.stop()

@@ -4,20 +4,21 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
 import asyncpg
 import msgspec
 import pytest
 
-from controller.domain.audit import verify_chain
+from controller.domain.audit import canonical_body, verify_chain
+from controller.domain.catalogue import Barrier, Replica
 from controller.domain.rollout import ACTIVE_PHASES, Run
-from controller.errors import Conflict, KillInForce, NotFound
+from controller.errors import Conflict, KillInForce, NotFound, RaisesBlocked
 from controller.ports import Store
 from controller.store.postgres import PostgresStore
 from controller.store.queries import SQL
-from tests.store.samples import FLAG, change, entry, kill, pending_run, plan, started
+from tests.store.samples import FLAG, NOW, change, entry, kill, pending_run, plan, started
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -39,6 +40,8 @@ async def waiting_for_a_lock(raw: Raw, count: int = 1) -> None:
     """Until that many sessions of this database wait for a lock."""
     async with asyncio.timeout(10):
         while True:
+            # Within a transaction the list of sessions is otherwise the one of the first look.
+            await raw.execute("SELECT pg_stat_clear_snapshot()")
             waiting = await raw.fetchval(
                 "SELECT count(*) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -88,6 +91,105 @@ async def committed_by(raw: Raw, run: Run) -> int | None:
         *(run.id, run.version, None, None, step.entry.id, "{}"),
     )
     return sequence
+
+
+async def present(store: Store, name: str, *, valid_seconds: float = 60.0) -> None:
+    """A replica checks in with all its kills merged."""
+    replica = Replica(name=name, version="1")
+    life = (await store.check_in(replica, life="", valid_seconds=valid_seconds, remembered=0)).life
+    assert (await store.check_in(replica, life=life, valid_seconds=valid_seconds, remembered=0)).counted
+
+
+async def registered(raw: Raw) -> list[str]:
+    return [row["name"] for row in await raw.fetch("SELECT name FROM replicas ORDER BY name")]
+
+
+async def refused_behind(raw: Raw, store: Store, run: Run, happens: Callable[[], Awaitable[object]]) -> None:
+    """A raise that waits for the audit log while something happens is refused, whole."""
+    raising = asyncio.create_task(store.commit(change(run, "advance", raises=True)))
+    await waiting_for_a_lock(raw)
+    await happens()
+    before = await raw.fetchval("SELECT sequence FROM audit_head")
+    with pytest.raises(RaisesBlocked):
+        await raising
+    assert await version_of(store, run) == run.version
+    assert (await store.audit_head())[0] == before
+
+
+async def test_a_raise_that_waits_while_a_check_in_runs_out_changes_nothing(
+    store: PostgresStore, raw: Raw
+) -> None:
+    run = await started(store)
+    await present(store, "replica-b")
+    under_way = raw.transaction()
+    await under_way.start()
+    await raw.execute("SELECT FROM audit_head FOR UPDATE")
+
+    async def run_out() -> None:
+        await store._database.execute("UPDATE replicas SET valid_until = clock_timestamp()")
+        await under_way.commit()
+
+    await refused_behind(raw, store, run, run_out)
+
+
+async def test_no_raise_follows_a_barrier_in_the_audit_log(store: Store, raw: Raw) -> None:
+    """The barrier was not there yet when the raise was sent."""
+    run = await started(store)
+    barrier = Barrier(id="head-9", reason="the database lost history", raised_at=NOW)
+    blocking, document = entry("block_raises"), msgspec.json.encode(barrier).decode()
+    under_way = raw.transaction()
+    await under_way.start()
+    await raw.fetchval(SQL["raise_barrier"], barrier.id, document, blocking.id, canonical_body(blocking))
+    await refused_behind(raw, store, run, under_way.commit)
+
+
+async def test_a_replica_that_checks_in_is_not_forgotten_by_a_release_under_way(store: Store, raw: Raw) -> None:
+    await present(store, "replica-b", valid_seconds=0.0)
+    under_way = raw.transaction()
+    await under_way.start()
+    await raw.execute("UPDATE replicas SET valid_until = clock_timestamp() + interval '1 minute'")
+    releasing = asyncio.create_task(store.release_raises(entry("release_raises")))
+    await waiting_for_a_lock(raw)
+    await under_way.commit()
+    assert await releasing == []
+    assert await registered(raw) == ["replica-b"]
+
+
+async def test_a_replica_that_is_being_forgotten_registers_itself_again(store: Store, raw: Raw) -> None:
+    await present(store, "replica-b", valid_seconds=0.0)
+    under_way = raw.transaction()
+    await under_way.start()
+    assert [row["name"] for row in await raw.fetch(SQL["forget_absent"])] == ["replica-b"]
+    returning = asyncio.create_task(present(store, "replica-b"))
+    await waiting_for_a_lock(raw)
+    await under_way.commit()
+    await returning
+    assert await registered(raw) == ["replica-b"]
+
+
+async def test_a_kill_that_comes_back_with_its_replica_is_met_by_no_raise(store: Store, raw: Raw) -> None:
+    """A raise waits, sent while replica-b was silent; replica-b merges its kill, and only then checks in."""
+    run = await started(store)
+    await present(store, "replica-b", valid_seconds=0.0)
+    under_way = raw.transaction()
+    await under_way.start()
+    await raw.execute("SELECT FROM audit_head FOR UPDATE")
+    raising = asyncio.create_task(store.commit(change(run, "advance", raises=True)))
+    await waiting_for_a_lock(raw)
+
+    async def come_back() -> None:
+        await store.record_kill(kill(), entry("kill"))
+        await present(store, "replica-b")
+
+    coming = asyncio.create_task(come_back())
+    await waiting_for_a_lock(raw, 2)
+    await under_way.commit()
+    with pytest.raises((RaisesBlocked, KillInForce)):
+        await raising
+    await coming
+    stored = await store.run(run.id)
+    assert stored is not None
+    assert (stored[0].phase, stored[0].version) == ("killed", run.version + 1)
 
 
 async def test_whatever_meets_whatever_versions_equal_audit_rows_and_the_chain_holds(
