@@ -195,6 +195,14 @@ def test_the_words_of_a_decision_must_be_those_it_leads_to(proof: Proof) -> None
     assert "latency_p95 350 ms" in told
 
 
+def test_the_rule_that_is_named_must_be_the_one_that_acted(proof: Proof) -> None:
+    def another(entry: dict[str, Any]) -> None:
+        entry["details"]["rule"] = "web/errors-jump"
+
+    (told,) = findings(verify(forged(proof, at(proof, "kill"), another)))["decisions"]
+    assert "the row names the rule web/errors-jump; decided again it is web/p95-3x" in told
+
+
 def test_a_measured_value_that_was_changed_leads_to_another_decision(proof: Proof) -> None:
     def healthier(entry: dict[str, Any]) -> None:
         for question, reading in entry["details"]["inputs"]["readings"]:
@@ -281,6 +289,7 @@ def test_an_exposure_above_its_stage_is_found(proof: Proof) -> None:
 
     told = findings(verify(forged(proof, at(proof, "advance"), more)))
     assert "leaves 60 %, and its stage allows 50 %" in told["exposure"][0]
+    assert "decided again it leads to another stage or exposure" in told["decisions"][0]
     assert told["transitions"]
 
 
