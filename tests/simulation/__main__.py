@@ -26,7 +26,8 @@ def main() -> int:
     kind = Race if arguments.races else World
     if arguments.seed is not None:
         return _replay(arguments.seed, kind)
-    return _many(range(arguments.first, arguments.first + arguments.seeds), arguments.workers, kind)
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    return _many(seeds, arguments.workers, kind, 60 * arguments.minutes)
 
 
 def _arguments() -> argparse.Namespace:
@@ -34,6 +35,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2000, help="how many worlds (default 2000)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no more worlds after so many minutes")
     parser.add_argument("--races", action="store_true", help="kill against other commands at the same moment")
     parser.add_argument("--seed", type=int, help="replay this one and tell everything that happens in it")
     return parser.parse_args()
@@ -51,7 +53,7 @@ def _worlds(seeds: list[int], kind: type[World]) -> list[Report]:
     return [simulate(seed, kind=kind) for seed in seeds]
 
 
-def _many(seeds: range, workers: int, kind: type[World]) -> int:
+def _many(seeds: range, workers: int, kind: type[World], seconds: float) -> int:
     began, total = time.monotonic(), Total()
     chunks = [list(seeds[first : first + CHUNK]) for first in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
@@ -59,6 +61,10 @@ def _many(seeds: range, workers: int, kind: type[World]) -> int:
             total.add(reports)
             if sys.stderr.isatty():
                 print(f"\r{total.worlds} of {len(seeds)}", end="", file=sys.stderr)
+            if time.monotonic() - began > seconds:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+    seeds = seeds[: total.worlds]
     total.show(seeds, time.monotonic() - began, "--races " if kind is Race else "")
     return 1 if total.broken else 0
 

@@ -92,9 +92,7 @@ class People:
         kill_ids = killer.holds(flag)
         if kill_ids:
             self._world.promises.released(kill_ids)
-            await killer.reset(
-                key=plan, environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note=""
-            )
+            await killer.reset(key=plan, environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note="")
 
     async def release(self, machine: "Machine") -> None:
         """Only who sees an obstacle removes it: that is what the page shows them."""

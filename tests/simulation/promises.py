@@ -121,6 +121,11 @@ class Promises:
             case "reset_kills" if result:
                 self.tell(f"reset {result}")
 
+    def under_way(self, run: Run) -> None:
+        """A run that is older than the world."""
+        self._committed.setdefault(run.flag, set()).add((run.exposure, run.audience))
+        self._confirmed_at[run.id] = -1000.0
+
     def failed_over(self) -> None:
         """What the new primary never received was never committed, though it may have been applied."""
         for row in self._world.database.store.rows.values():
@@ -136,7 +141,9 @@ class Promises:
             row = store.rows[after.id]
             holds = row.owner is not None and row.owner.startswith(f"{process.name}/")
             fresh = row.expires_at > store._now()
-            self.require("I5", holds and fresh and row.epoch == change.lease_epoch, f"{process.name} held no lease")
+            self.require(
+                "I5", holds and fresh and row.epoch == change.lease_epoch, f"{process.name} held no lease"
+            )
         if after.exposure > before.exposure:
             self.require("I2", action in RAISING, f"{action} raised {after.id}")
         plan = self._plan(after)
@@ -186,9 +193,9 @@ class Promises:
         spans = self._moods_since(before.flag.key, since)
         healthy = sum(end - begin for begin, end, mood in spans if mood == "healthy")
         unseen = 2 * EVERY_SECONDS * len(spans)
-        self.require(
-            "I12", healthy + unseen >= stage.bake_seconds, f"{before.id} baked through {spans}"
-        )
+        if since < 0:
+            return  # most of it baked before the world began
+        self.require("I12", healthy + unseen >= stage.bake_seconds, f"{before.id} baked through {spans}")
 
     # — kills —
 
@@ -196,16 +203,16 @@ class Promises:
         """A person was told that the kill is accepted."""
         now = self._world.now()
         self.tell(f"{machine.name} answered {kill_id} of {flag.key}, durable: {durable}")
-        self.require("I4", now - began <= ANSWER_SECONDS or machine.was_frozen_since(began), "a kill took too long")
+        self.require(
+            "I4", now - began <= ANSWER_SECONDS or machine.was_frozen_since(began), "a kill took too long"
+        )
         if flag.provider == "main":
             shown = machine.board.shown(flag)
             off = shown is None or is_off(state_of(shown))
             self.require("I4", off, f"{machine.name} still serves {flag.key} after its kill was answered")
         if kill_id in self._released:
             return  # somebody reset it before we heard of it
-        self._owed[kill_id] = Owed(
-            kill_id=kill_id, flag=flag, by=machine.name, accepted_at=began, durable=durable
-        )
+        self._owed[kill_id] = Owed(kill_id=kill_id, flag=flag, by=machine.name, accepted_at=began, durable=durable)
 
     def released(self, kill_ids: list[str]) -> None:
         """A person asked for a reset: from here on either outcome is right."""
@@ -247,9 +254,7 @@ class Promises:
         held = machine.engine.killer.holds(change.flag)
         self.require("I3", not held, f"{process.name} writes {change} though it holds {held}")
 
-    def flag_changed(
-        self, flag: FlagRef, before: FlagState, after: FlagState, *, by: str, late: bool
-    ) -> None:
+    def flag_changed(self, flag: FlagRef, before: FlagState, after: FlagState, *, by: str, late: bool) -> None:
         self.tell(f"{by} {'late ' if late else ''}wrote {flag.key}: {_short(before)} → {_short(after)}")
         if by == "hand":
             self._committed.setdefault(flag, set()).add((after.exposure, bool(after.audience)))

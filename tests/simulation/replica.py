@@ -33,8 +33,8 @@ SETTINGS = Settings(
 )
 """Shorter than the defaults, in the same proportions: what waits for a timeout is what a world spends its time on."""
 
-PACE = Pace(tick=1.0, renew=2.25, kill_retry=1.0, kill_sweep=5.0, check_in=1.5)
-REFRESH_SECONDS = 3.0
+PACE = Pace(tick=2.0, renew=2.25, kill_retry=1.0, kill_sweep=5.0, check_in=2.0)
+REFRESH_SECONDS = 4.0
 
 
 class SkewedClock:

@@ -16,10 +16,13 @@ from msgspec import Struct
 
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import FlagConfig
+from controller.domain.consequences import share_of_run
+from controller.domain.evidence import Reading
 from controller.domain.flag import FlagSpec, FlagState
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.sdkflag import new_flag, state_of
+from controller.domain.rollout import Observations, Run
+from controller.domain.sdkflag import new_flag, state_of, turned_on, with_share
 from tests.simulation.database import Database
 from tests.simulation.faults import Faults
 from tests.simulation.loop import VirtualLoop
@@ -36,7 +39,8 @@ CALM_SECONDS = 60.0
 last kill may be confirmed (14.5), a lease to take over (9), two polls (10), settling (5), a late write (6), the sweep
 that lowers it (5), and what a person does who looks every five seconds."""
 
-LEAST_CALM_SECONDS = 10.0
+LEAST_CALM_SECONDS = 7.0
+LOOK_SECONDS = 4.0
 
 POLICY_CHANGES: dict[str, Any] = {
     "spec": {
@@ -47,7 +51,13 @@ POLICY_CHANGES: dict[str, Any] = {
         "rules": [
             {"id": "errors-high", "if": "error_rate > 1%", "for": "15s", "then": "pause"},
             {"id": "errors-jump", "if": "error_rate > 10%", "for": "10s", "then": "kill"},
-            {"id": "errors-5x", "if": "error_rate > 5x baseline", "floor": "1%", "for": "10s", "then": "step_back"},
+            {
+                "id": "errors-5x",
+                "if": "error_rate > 5x baseline",
+                "floor": "1%",
+                "for": "10s",
+                "then": "step_back",
+            },
         ],
         "noData": {"after": "20s", "then": "pause"},
         "queryError": {"after": "20s", "then": "hold"},
@@ -84,6 +94,9 @@ PLANS = {
 }
 
 
+HEALTHY = Reading(query="q", bad=1.0, total=1000.0, age_seconds=1.0)
+
+
 class Report(Struct, kw_only=True):
     """What one seed did. `violation` is None when every promise was kept."""
 
@@ -105,7 +118,7 @@ class World:
     def __init__(self, seed: int, *, telling: bool = False) -> None:
         self.seed = seed
         self.telling = telling
-        chance = Random(f"{seed}/world")
+        chance = self._chance = Random(f"{seed}/world")
         self.loop = VirtualLoop(Random(f"{seed}/loop"))
         self.loop.set_task_factory(owned_task)
         self.now = self.loop.time
@@ -124,8 +137,8 @@ class World:
         self.builtin_flags = [flag for flag in self.flags.values() if flag.provider == "main"]
         self.hurry = chance.choice((1.0, 4.0, 15.0))
         self.calmness = chance.choice((1.0, 2.0, 5.0))
-        self.stormy_seconds = chance.choice((15.0, 30.0, 30.0, 60.0, 120.0))
-        if chance.random() < 0.15:
+        self.stormy_seconds = chance.choices((10.0, 30.0, 60.0, 120.0), (75, 15, 6, 4))[0]
+        if chance.random() < 0.05:
             # Mild and long, so that rollouts climb all their stages and complete.
             self.hurry, self.calmness, self.stormy_seconds = 40.0, 15.0, 240.0
         self.people = People(self)
@@ -184,7 +197,7 @@ class World:
         await self._prepare()
         for machine in self.machines:
             machine.start()
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(2.5)
         living = [asyncio.ensure_future(self.people.life()), asyncio.ensure_future(self.faults.life())]
         await self._until(self.now() + self.stormy_seconds, living)
         self.people.active = False
@@ -211,7 +224,7 @@ class World:
         """A person looks now and then whether something needs one."""
         began = self.now()
         while self.now() < began + CALM_SECONDS:
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(LOOK_SECONDS)
             self._check()
             if self.now() > began + LEAST_CALM_SECONDS and self.promises.converged():
                 return
@@ -229,6 +242,33 @@ class World:
                 self.backend.flags[flag] = OFF
             else:
                 await store.save_flag_config(new_flag(FlagSpec(environment=flag.environment, key=flag.key), 1))
+            if self._chance.random() < 0.7:
+                await self._under_way(name, PLANS[name], flag)
+
+    async def _under_way(self, name: str, plan: RolloutPlan, flag: FlagRef) -> None:
+        """A rollout that has climbed to some stage, confirmed long ago and nearly baked."""
+        store, stage = self.database.store, self._chance.randrange(len(plan.spec.stages))
+        share = plan.spec.stages[stage].share
+        run = Run(
+            id=name, plan=name, number=0, plan_revision=1, policy_revisions={"web": 1}, flag=flag, author="dana",
+            started_by="dana", created_at=BEGIN, phase="progressing", stage=stage, exposure=share, audience=True,
+            confirmed_exposure=share, confirmed_audience=True, confirmed_at=BEGIN, turned_on=True,
+            baselines_before={"web/error_rate": HEALTHY}, baselines_control={"web/error_rate": HEALTHY},
+        )  # fmt: skip
+        created = await store.create_run(run, self.entry("authorise"))
+        baked = plan.spec.stages[stage].bake_seconds - self._chance.choice((0.0, 5.0, 10.0))
+        store.rows[created.id].observations = Observations(
+            run_version=created.version, since_confirmed=1000.0, bake=baked, requests=1e6
+        )
+        self.promises.under_way(created)
+        if flag.provider == "vendor":
+            self.backend.flags[flag] = FlagState(
+                enabled=True, exposure=share, audience=("staff",), off_serves="off"
+            )
+            return
+        change = share_of_run(created, plan, "under way")
+        config = self.stored(flag)
+        await store.save_flag_config(turned_on(with_share(config, change, 2), 3))
 
     def report(self, violation: str | None) -> Report:
         store = self.database.store
