@@ -18,7 +18,8 @@ TIMEOUT_SECONDS = 3.0
 READS = frozenset(
     {
         "plan", "plans", "policy", "policies", "run", "latest_run", "latest_runs", "check_raise", "committed",
-        "active_kills", "reset_among", "tokens", "sdk_keys", "flag_configs", "flag_config", "audit", "audit_head", "unannounced",
+        "active_kills", "reset_among", "tokens", "sdk_keys", "flag_configs", "flag_config", "audit", "audit_head",
+        "unannounced",
     }
 )  # fmt: skip
 

@@ -142,7 +142,11 @@ class Faults:
         self._count("network: database cut off")
         database.cut[machine.name] = self._chance.choice(("refused", "silent"))
         self._world.promises.tell(f"{machine.name} is cut off from the database")
-        return lambda: database.cut.pop(machine.name, None) and None
+
+        def mended() -> None:
+            database.cut.pop(machine.name, None)
+
+        return mended
 
     def database_down(self) -> Undo:
         database = self._world.database

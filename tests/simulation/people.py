@@ -1,4 +1,4 @@
-"""People: they start, hurry, pause, approve, kill, reset and edit by hand, at any replica and at the worst time."""
+"""People: they start, hurry, pause, approve, kill, reset and edit by hand, at any replica, at the worst time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

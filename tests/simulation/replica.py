@@ -1,6 +1,7 @@
 """One replica: the production engine, wired as in production, on model ports. It can crash and come back."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -31,7 +32,7 @@ SETTINGS = Settings(
     providers={"main": BuiltinProviderSettings()},
     groups={"managers": ["kim"]},
 )
-"""Shorter than the defaults, in the same proportions: what waits for a timeout is what a world spends its time on."""
+"""Shorter than the defaults, in like proportions: a world spends its time on what waits for a timeout."""
 
 PACE = Pace(tick=2.0, renew=2.25, kill_retry=1.0, kill_sweep=5.0, check_in=2.0)
 REFRESH_SECONDS = 4.0
@@ -162,10 +163,8 @@ class Machine:
     async def stop(self) -> None:
         """SIGTERM."""
         await self.engine.scheduler.stop()
-        try:
+        with contextlib.suppress(StoreUnavailable):  # leases and check-ins end by themselves
             await self.engine.leave()
-        except StoreUnavailable:
-            pass  # leases and check-ins end by themselves
         self.process.kill()
         self.platter.crash(self.chance)
         if not self.world.faults.active:

@@ -6,7 +6,7 @@ import logging
 import sys
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from random import Random
 from typing import Any
 
@@ -35,9 +35,9 @@ from tests.support.rollouts import PLAN, POLICY, merged
 
 REPLICAS = ("web-1", "web-2", "web-3")
 CALM_SECONDS = 60.0
-"""Within which everything must be well: presence, a late check-in, half a lease and the provider's timeout until the
-last kill may be confirmed (14.5), a lease to take over (9), two polls (10), settling (5), a late write (6), the sweep
-that lowers it (5), and what a person does who looks every five seconds."""
+"""Within which everything must be well: presence, a late check-in, half a lease and the provider's timeout until
+the last kill may be confirmed (14.5), a lease to take over (9), two polls (10), settling (5), a late write (6), the
+the sweep that lowers it (5), and a person who looks every four seconds."""
 
 LEAST_CALM_SECONDS = 7.0
 LOOK_SECONDS = 4.0
@@ -198,7 +198,7 @@ class World:
         for machine in self.machines:
             machine.start()
         await asyncio.sleep(2.5)
-        living = [asyncio.ensure_future(self.people.life()), asyncio.ensure_future(self.faults.life())]
+        living = [self.loop.create_task(self.people.life()), self.loop.create_task(self.faults.life())]
         await self._until(self.now() + self.stormy_seconds, living)
         self.people.active = False
         self._check()
@@ -207,7 +207,7 @@ class World:
         await self._calm_down()
         self.promises.conclude()
 
-    async def _until(self, end: float, living: list[asyncio.Future[None]]) -> None:
+    async def _until(self, end: float, living: list[asyncio.Task[None]]) -> None:
         while self.now() < end:
             await asyncio.wait(living, timeout=min(end - self.now(), 10.0))
             self._check()
@@ -301,7 +301,7 @@ class Complaints:
             cache_logger_on_first_use=True,
         )
 
-    def __call__(self, _: Any, __: str, event: dict[str, Any]) -> Any:
+    def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> Any:
         if event["event"] in self.WORDS:
             fault = sys.exc_info()[1]
             where = traceback.extract_tb(fault.__traceback__)[-1] if fault else ""
