@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from controller.domain.audit import verify_chain
-from controller.domain.catalogue import Replica, Transition
+from controller.domain.catalogue import Replica, Roll, Transition
 from controller.domain.rollout import Action, Observations, Run
 from controller.errors import RaisesBlocked, StoreUnavailable
 from controller.store.embedded import EmbeddedPostgres
@@ -92,6 +92,15 @@ async def test_every_commit_is_whole_or_absent_after_postgres_was_killed(tmp_pat
     await embedded.stop()
 
 
+async def in_another_life(store: PostgresStore, replica: Replica, life: str) -> Roll:
+    """The first answer that is not of a backend that outlived its killed server."""
+    async with asyncio.timeout(60):
+        while True:
+            roll = await answered(lambda: store.check_in(replica, life=life, valid_seconds=600.0, remembered=0))
+            if roll.life != life:
+                return roll
+
+
 async def test_after_a_restart_of_postgresql_nothing_rises_before_all_have_merged_anew(tmp_path: Path) -> None:
     embedded = EmbeddedPostgres(tmp_path)
     dsn = await embedded.start()
@@ -106,8 +115,7 @@ async def test_after_a_restart_of_postgresql_nothing_rises_before_all_have_merge
 
     assert embedded.pid is not None
     os.kill(embedded.pid, signal.SIGKILL)
-    roll = await answered(lambda: store.check_in(here, life=life, valid_seconds=600.0, remembered=0))
-    assert roll.life != life
+    roll = await in_another_life(store, here, life)
     assert (roll.counted, [one.name for one in roll.absent]) == (False, ["there"])
     assert (await store.check_in(here, life=roll.life, valid_seconds=600.0, remembered=0)).counted
     with pytest.raises(RaisesBlocked, match="rise: replica there"):
