@@ -81,11 +81,12 @@ async def test_a_replica_without_a_journal_serves_no_flag_before_it_knows_the_ki
     shown: list[bool] = []
     load = rampart.board.load
 
-    def loading(*arguments: Any) -> None:
-        load(*arguments)
+    def loading(*arguments: Any, **named: Any) -> Any:
+        answer = load(*arguments, **named)
         config = rampart.board.shown(FLAG)
         if config is not None:
             shown.append(config.data["on"])
+        return answer
 
     monkeypatch.setattr(rampart.board, "load", loading)
     await rampart.start()
