@@ -27,7 +27,7 @@ def main() -> int:
     if arguments.seed is not None:
         return _replay(arguments.seed, kind)
     seeds = range(arguments.first, arguments.first + arguments.seeds)
-    return _many(seeds, arguments.workers, kind, 60 * arguments.minutes)
+    return _many(seeds, arguments.workers, kind, 60 * arguments.minutes, until_broken=arguments.until_broken)
 
 
 def _arguments() -> argparse.Namespace:
@@ -36,6 +36,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no more worlds after so many minutes")
+    parser.add_argument("--until-broken", action="store_true", help="stop at the first violation")
     parser.add_argument("--races", action="store_true", help="kill against other commands at the same moment")
     parser.add_argument("--seed", type=int, help="replay this one and tell everything that happens in it")
     return parser.parse_args()
@@ -53,7 +54,7 @@ def _worlds(seeds: list[int], kind: type[World]) -> list[Report]:
     return [simulate(seed, kind=kind) for seed in seeds]
 
 
-def _many(seeds: range, workers: int, kind: type[World], seconds: float) -> int:
+def _many(seeds: range, workers: int, kind: type[World], seconds: float, *, until_broken: bool) -> int:
     began, total = time.monotonic(), Total()
     chunks = [list(seeds[first : first + CHUNK]) for first in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
@@ -61,7 +62,7 @@ def _many(seeds: range, workers: int, kind: type[World], seconds: float) -> int:
             total.add(reports)
             if sys.stderr.isatty():
                 print(f"\r{total.worlds} of {len(seeds)}", end="", file=sys.stderr)
-            if time.monotonic() - began > seconds:
+            if time.monotonic() - began > seconds or (until_broken and total.broken):
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
     seeds = seeds[: total.worlds]

@@ -36,7 +36,7 @@ from tests.support.rollouts import PLAN, POLICY, merged
 REPLICAS = ("web-1", "web-2", "web-3")
 CALM_SECONDS = 60.0
 """Within which everything must be well: presence, a late check-in, half a lease and the provider's timeout until
-the last kill may be confirmed (14.5), a lease to take over (9), two polls (10), settling (5), a late write (6), the
+the last kill may be confirmed (14.5), a lease to take over (9), two polls (10), settling (5), a late write (6),
 the sweep that lowers it (5), and a person who looks every four seconds."""
 
 LEAST_CALM_SECONDS = 7.0
