@@ -4,7 +4,6 @@ Outside of it are only plugs. The composition root hands it real ones; the simul
 database, a disk, peers and a clock, so that what is simulated is what runs in production.
 """
 
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -54,7 +53,7 @@ class Engine:
         metrics: Metrics,
         settings: Settings,
         pace: Pace,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float],
         remember: Callable[[], Awaitable[None]],
     ) -> None:
         self.owner = owner

@@ -1,7 +1,6 @@
 """Looking outside: what sources measured and providers show, for many runs at once, each under its deadline."""
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
@@ -72,7 +71,7 @@ class Lookout:
         clock: Clock,
         metrics: Metrics,
         settings: EngineSettings,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float],
     ) -> None:
         self._sources = sources
         self._providers = providers

@@ -6,7 +6,6 @@ foreign call is made inside a transaction, and nothing is applied whose commit i
 
 import asyncio
 import math
-import random
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -101,7 +100,7 @@ class Reconciler:
         metrics: Metrics,
         settings: EngineSettings,
         obstacles: Callable[[], tuple[str, ...]],
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float],
     ) -> None:
         """`obstacles` say why the database lets nothing rise just now."""
         self._owner = owner
