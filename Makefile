@@ -10,10 +10,11 @@ RUNTIME := $(VENV)/runtime-is-installed
 DEV := $(VENV)/dev-is-installed
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+SEEDS ?= 2000
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers chaos check format bench schema lock clean mutation
+.PHONY: help demo test test-peers simulate mutants chaos check format bench schema lock clean mutation
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,12 +32,20 @@ test-peers: $(DEV) ## Install Prometheus (Debian) if missing, then run the tests
 chaos: $(DEV) ## Half an hour of faults on three real replicas (ARGS="--seed 7 --faults 100"; --help)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+simulate: $(DEV) ## Three replicas of the engine under seeded faults (SEEDS=2000; ARGS="--races" or "--seed 7")
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+mutants: $(DEV) ## Plant known bugs one after the other and see that each is noticed
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 check: $(DEV) ## Everything CI runs: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+	$(MAKE) simulate
+	$(MAKE) simulate SEEDS=500 ARGS=--races
 	$(MAKE) test-peers
 
 format: $(DEV) ## Format the code and fix what the linter can
