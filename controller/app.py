@@ -107,6 +107,7 @@ class Rampart:
         self._remembering = asyncio.Lock()
         self._remembered = 0
         self._connecting: asyncio.Task[None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._connected = False
 
     def _engine(self) -> Engine:
@@ -144,6 +145,7 @@ class Rampart:
             self.killer.learn(known.known, self.engine.flags_of(known.flags))
             self.killer.meet(known.replicas)
             self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
+            self._await_database()
         self.killer.resume_journal()
         self.peers.start()
         for source in self.sources.values():
@@ -151,8 +153,23 @@ class Rampart:
         self.scheduler.start()  # an unconfirmed kill is pressed on with, database or not
         self._connecting = asyncio.create_task(self._connect())
 
+    def _await_database(self) -> None:
+        """Hold the last known flags back for a moment: others may have taken a kill while we were gone."""
+        if self.settings.database.shared:
+            self.board.ready = False
+            timeout = self.settings.database.timeout_seconds
+            self._patience = asyncio.get_running_loop().call_later(timeout, self._serve_last_known)
+
+    def _serve_last_known(self) -> None:
+        """The database does not answer: what SDKs were served last is better than nothing."""
+        if self._patience is not None and not self.board.ready:
+            self.board.ready = True
+            log.warning("last_known_served", flags=len(self.board.configs()))
+
     async def stop(self) -> None:
         self.board.close()
+        if self._patience:
+            self._patience.cancel()
         if self._connecting:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
@@ -180,10 +197,12 @@ class Rampart:
                 self._connected = True
             except (StoreUnavailable, OSError) as error:
                 log.warning("database_away", error=str(error))
+                self._serve_last_known()
                 await asyncio.sleep(self._pause())
             except Exception as error:
                 # Not a reason to stop serving and killing, but one to say: nobody else waits for this task.
                 log.exception("database_unusable", error=f"{type(error).__name__}: {error}")
+                self._serve_last_known()
                 await asyncio.sleep(self._pause())
         self.scheduler.every(SYNC_SECONDS, "sync", self._sync)
         self.scheduler.every(REMEMBER_SECONDS, "remember", self._remember_flags)

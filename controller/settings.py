@@ -55,6 +55,11 @@ class DatabaseSettings(Section, frozen=True):
     pool_size: int = 8
     timeout_seconds: float = 5.0
 
+    @property
+    def shared(self) -> bool:
+        """Other replicas may work on it, too: it is not the embedded one."""
+        return bool(self.url or self.url_file)
+
 
 class EngineSettings(Section, frozen=True):
     """`poll_seconds`: how often due runs are looked for. `lease_seconds`: how long a silent replica keeps them.
