@@ -91,9 +91,8 @@ class Course:
         outcome = self._outcome(step, fault)
         self._outcomes.append(outcome)
         told = ", ".join(f"{name or 'recovered'} {seconds:.2f} s" for name, seconds in outcome.recoveries.items())
-        self._say(
-            f"{step}/{steps} {fault.name}: {outcome.problem or told or 'nothing to do'}{' LATE' if outcome.late else ''}"
-        )
+        told = outcome.problem or outcome.late or told or "nothing to do"
+        self._say(f"{step}/{steps} {fault.name}: {told}")
 
     def _outcome(self, step: int, fault: Fault) -> Outcome:
         scene = Scene(
