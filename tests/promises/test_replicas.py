@@ -271,6 +271,18 @@ async def minute_without_knowing(cluster: Cluster, a: Member) -> None:
         cluster.clock.elapsed += 1.0
 
 
+async def test_whoever_was_present_before_a_failover_is_not_present_after_it(cluster: Cluster) -> None:
+    a, _, _ = parts(cluster)
+    await a.pause()
+    await cluster.check_in()
+    cluster.restart_database()
+    await a.do("check_in")
+    with pytest.raises(RaisesBlocked, match=r"replica b has not checked in since .*replica c has not"):
+        await a.resume()
+    await cluster.check_in()
+    await a.resume()
+
+
 async def test_a_replica_that_was_stopped_is_waited_for_by_nobody(cluster: Cluster) -> None:
     _, _, c = parts(cluster)
     await c.engine.leave()
