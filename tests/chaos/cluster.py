@@ -196,6 +196,10 @@ class Cluster:
         query = "SELECT id FROM runs WHERE active AND lease_owner LIKE $1 AND lease_expires_at > clock_timestamp()"
         return [row["id"] for row in self.sql.rows(query, pattern)]
 
+    def deal_leases_anew(self) -> None:
+        """Whoever looks first takes a run that is due. Nothing else moves runs to a replica that came back."""
+        self.sql.rows("UPDATE runs SET lease_owner = NULL, lease_expires_at = NULL WHERE active")
+
     # — PostgreSQL —
 
     @contextmanager

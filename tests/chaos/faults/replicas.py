@@ -1,5 +1,6 @@
 """Faults of replicas."""
 
+import contextlib
 import signal
 import time
 
@@ -30,7 +31,11 @@ def replica_killed_at(point: str) -> Act:
     def act(scene: Scene) -> Recoveries:
         victim = scene.replica
         victim.stop()
-        victim.start(env={"RAMPART_FAULT": f"{point}:{scene.chance.randint(1, 3)}:self"}, wait_ready=False)
+        passing = scene.chance.randint(1, 3 if point.startswith("journal") else 30)
+        victim.start(env={"RAMPART_FAULT": f"{point}:{passing}:self"}, wait_ready=False)
+        with contextlib.suppress(AssertionError):  # it may die before that
+            victim.wait_ready()
+            scene.cluster.deal_leases_anew()
 
         def struck() -> bool:
             if victim.alive() and point.startswith("journal") and scene.cluster.leases_of(victim):
@@ -57,6 +62,7 @@ def _taken_over(scene: Scene, victim: Replica, held: list[str], died: float) -> 
     victim.start()
     scene.cluster.wait_ticking()
     scene.cluster.wait_raises_allowed()
+    scene.cluster.deal_leases_anew()
     return {"": taken} if held else {}
 
 
