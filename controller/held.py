@@ -57,7 +57,7 @@ class Held(Struct, kw_only=True):
             run=kill.run,
         )
 
-    def receipt(self, others: Collection[str] = ()) -> KillReceipt:
+    def receipt(self, others: Collection[str]) -> KillReceipt:
         """`others` are all other registered replicas."""
         kill = self.kill
         return KillReceipt(

@@ -154,7 +154,7 @@ class HttpPeers:
             return
         if seen.problem:
             log.warning("peer_silent", address=seen.address, problem=seen.problem)
-        elif seen.replica != self._own:
+        else:
             log.info("peer_answers", address=seen.address, replica=seen.replica)
 
     async def _say(self, url: yarl.URL, message: bytes) -> PeerAnswer:

@@ -95,12 +95,17 @@ class Presence:
         others = self.roll.others if self.roll else self._killer.others()
         if not self.merged:
             unknown = [ReplicaStatus(name=name, state="unknown") for name in others]
-            return Raises(allowed=False, obstacles=[NOT_MERGED], replicas=[here, *unknown])
+            return Raises(allowed=False, database_answers=False, obstacles=[NOT_MERGED], replicas=[here, *unknown])
         seen = [
             ReplicaStatus(name=name, state="absent" if name in absent else "present", seen_at=absent.get(name))
             for name in others
         ]
-        return Raises(allowed=not self.obstacles, obstacles=list(self.obstacles), replicas=[here, *seen])
+        return Raises(
+            allowed=not self.obstacles,
+            database_answers=True,
+            obstacles=list(self.obstacles),
+            replicas=[here, *seen],
+        )
 
     async def leave(self) -> None:
         """Stop for good, or until the next start: with everything merged nobody has to wait for us."""

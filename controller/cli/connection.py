@@ -54,8 +54,8 @@ class ServerRefusal(Failure):
     def __init__(self, problem: Problem, code: Exit, *, hint: str = "") -> None:
         points = problem.blocks or [_finding_text(finding) for finding in problem.problems]
         message = problem.detail or problem.title or f"the server answered {problem.status}"
-        # The server repeats a single field problem in its detail; once is enough for a reader.
-        shown = [point for point in points if point != message]
+        # The server repeats a single problem or block in its detail; once is enough for a reader.
+        shown = [point for point in points if point not in message]
         super().__init__(message, code, points=shown, hint=hint)
         self.problem = problem
 

@@ -44,9 +44,18 @@ def raises_list(server: Connection, output: str) -> int:
     if answer.allowed:
         return Exit.OK
     if output == "text":
-        say("a missing replica: start it again on its data directory, or mend its way to the database")
-        say('it is gone for good, or you have looked: rampart raises release -m "why"')
+        for line in _what_to_do(answer):
+            say(line)
     return Exit.FINDING
+
+
+def _what_to_do(raises: Raises) -> Iterable[str]:
+    if not raises.database_answers:
+        yield "it may rise again when the database answers; kills need none. What is wrong: rampart doctor"
+        return
+    if any(one.state == "absent" for one in raises.replicas):
+        yield "start what is absent again on its data directory, or mend its way to the database"
+    yield 'gone for good, or you have looked: rampart raises release -m "why"'
 
 
 @raises.command("release")

@@ -136,9 +136,13 @@ class ReplicaStatus(Struct, frozen=True, kw_only=True):
 
 
 class Raises(Struct, frozen=True, kw_only=True):
-    """Whether any exposure may rise now, as one replica knows it. Lowering and kills are never in question."""
+    """Whether any exposure may rise now, as one replica knows it. Lowering and kills are never in question.
+
+    `database_answers`: this replica, and with all kills that it knows; else it knows nothing of the others.
+    """
 
     allowed: bool
+    database_answers: bool
     obstacles: list[str]
     replicas: list[ReplicaStatus]
 

@@ -245,7 +245,7 @@ class FakePresence:
 
     def raises(self) -> Raises:
         here = ReplicaStatus(name="replica-1", state="here")
-        return Raises(allowed=not self.obstacles, obstacles=self.obstacles, replicas=[here])
+        return Raises(allowed=not self.obstacles, database_answers=True, obstacles=self.obstacles, replicas=[here])
 
     async def check_in(self) -> None:
         roll = await self.engine.store.check_in(

@@ -14,9 +14,12 @@ from tests.cli.terminal import Terminal
 
 SILENT = "replica web-3 has not checked in since 2026-11-18 14:00:00 UTC, and its journal may hold kills"
 HERE = [ReplicaStatus(name="web-1", state="here"), ReplicaStatus(name="web-2", state="present")]
-ALLOWED = Raises(allowed=True, obstacles=[], replicas=HERE)
+ALLOWED = Raises(allowed=True, database_answers=True, obstacles=[], replicas=HERE)
 BLOCKED = Raises(
-    allowed=False, obstacles=[SILENT], replicas=[*HERE, ReplicaStatus(name="web-3", state="absent", seen_at=NOW)]
+    allowed=False,
+    database_answers=True,
+    obstacles=[SILENT],
+    replicas=[*HERE, ReplicaStatus(name="web-3", state="absent", seen_at=NOW)],
 )
 
 
@@ -35,8 +38,17 @@ def test_a_missing_replica_is_named_with_what_to_do_and_a_finding(rampart: Rampa
     assert told.returncode == 1
     assert f"nothing rises\n  - {SILENT}\n" in told.stdout
     assert "web-3    absent   last seen" in told.stdout
-    assert "start it again on its data directory" in told.stderr
+    assert "start what is absent again on its data directory" in told.stderr
     assert "rampart raises release" in told.stderr
+
+
+def test_without_a_database_nobody_is_sent_to_release_anything(rampart: Rampart, server: StubServer) -> None:
+    away = Raises(allowed=False, database_answers=False, obstacles=["the database is away"], replicas=HERE[:1])
+    server.answers("GET", "raises", away)
+    told = rampart("raises")
+    assert told.returncode == 1
+    assert "rampart doctor" in told.stderr
+    assert "release" not in told.stderr
 
 
 def test_a_program_gets_what_the_api_says(rampart: Rampart, server: StubServer) -> None:
