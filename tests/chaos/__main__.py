@@ -56,7 +56,7 @@ def _say(line: str) -> None:
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - this is a command
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

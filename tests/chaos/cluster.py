@@ -7,7 +7,7 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import permutations
 from pathlib import Path
@@ -154,10 +154,10 @@ class Cluster:
             proxy.heal()
         self.shop.ails("")
 
-    def wait_ticking(self, *, since: float | None = None, seconds: float = RECOVERY_SECONDS) -> None:
-        """Until every replica is ready and has looked for runs after `since` (wall clock; now unless given)."""
-        after = time.time() if since is None else since
-        waiting = list(self.replicas)
+    def wait_ticking(self, replicas: Iterable[Replica] = (), *, seconds: float = RECOVERY_SECONDS) -> None:
+        """Until these replicas, or all, are ready and have looked for runs after now."""
+        after = time.time()
+        waiting = list(replicas or self.replicas)
 
         def ticking() -> bool:
             waiting[:] = [one for one in waiting if not (one.ready() and one.last_tick() > after)]

@@ -2,10 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+
+from msgspec.structs import replace
 
 from controller import __version__
 from tests.chaos.cluster import LEASE_SECONDS, REPLICAS, Cluster
@@ -24,6 +27,7 @@ CALM_EVERY = 50
 """After so many faults everybody rests for a moment, and everything is compared."""
 
 CONVERGENCE_SECONDS = 2 * EVERY_SECONDS + LEASE_SECONDS
+AT_ONCE = 3
 TOO_MANY = 10
 """After so many failures the rest of the course would only say the same again."""
 
@@ -58,9 +62,10 @@ class Course:
     def _strike_all(self, faults: Sequence[Fault]) -> None:
         step = 0
         try:
-            for step, fault in enumerate(faults, start=1):
-                self._strike(step, len(faults), fault)
-                if step % CALM_EVERY == 0:
+            for together in batches(faults):
+                self._strike(step + 1, together, len(faults))
+                before, step = step, step + len(together)
+                if step // CALM_EVERY > before // CALM_EVERY:
                     self._compare(step)
                 if self._failures() >= TOO_MANY:
                     self._say("too many failures; the rest is left out")
@@ -82,41 +87,51 @@ class Course:
         ground = self.cluster.ground
         return "has a small disk of its own" if ground.small else f"has no small disk: {ground.why_not_small}"
 
-    # — one fault —
+    # — one fault, or a few at once —
 
-    def _strike(self, step: int, steps: int, fault: Fault) -> None:
-        if fault.name == DISK_FULL and not self.cluster.ground.small:
-            self._outcomes.append(Outcome(step=step, fault=fault.name, left_out=self.cluster.ground.why_not_small))
-            return
-        outcome = self._outcome(step, fault)
-        self._outcomes.append(outcome)
-        told = ", ".join(f"{name or 'recovered'} {seconds:.2f} s" for name, seconds in outcome.recoveries.items())
-        told = outcome.problem or outcome.late or told or "nothing to do"
-        self._say(f"{step}/{steps} {fault.name}: {told}")
+    def _strike(self, first: int, faults: Sequence[Fault], steps: int) -> None:
+        if len(faults) == 1:
+            outcomes = [self._outcome(first, faults[0])]  # in this thread, because processes it starts end with it
+        else:
+            with ThreadPoolExecutor(len(faults)) as at_once:
+                outcomes = list(at_once.map(self._outcome, range(first, first + len(faults)), faults))
+        problem = self._aftermath()
+        if problem:
+            outcomes[-1] = replace(outcomes[-1], problem=outcomes[-1].problem or problem)
+        if any(outcome.problem for outcome in outcomes):
+            self.cluster.restore()
+        self._outcomes += outcomes
+        for one in outcomes:
+            told = ", ".join(f"{name or 'recovered'} {seconds:.2f} s" for name, seconds in one.recoveries.items())
+            told = one.problem or one.late or one.left_out or told or "nothing to do"
+            self._say(f"{one.step}/{steps} {one.fault}: {told}")
 
     def _outcome(self, step: int, fault: Fault) -> Outcome:
+        if fault.name == DISK_FULL and not self.cluster.ground.small:
+            return Outcome(step=step, fault=fault.name, left_out=self.cluster.ground.why_not_small)
         scene = Scene(
             cluster=self.cluster, people=self._people, history=self._history,
             chance=Random(f"{self._seed} {step} {fault.name}"),
         )  # fmt: skip
         try:
             recoveries = dict(fault.act(scene))
-            self._history.read()
-            self._nothing_blocked()
-        except (AssertionError, *AWAY) as error:
-            self.cluster.restore()
-            return Outcome(step=step, fault=fault.name, problem=f"{type(error).__name__}: {error}"[:3000])
+        except Exception as error:  # noqa: BLE001 - whatever it was, the table must say so and the course go on
+            return Outcome(step=step, fault=fault.name, problem=_told(error))
         late = ""
         if fault.limit is not None and recoveries.get("", 0.0) > fault.limit:
             late = f"after {recoveries['']:.2f} s, promised within {fault.limit:g} s"
         return Outcome(step=step, fault=fault.name, recoveries=recoveries, late=late)
 
-    def _nothing_blocked(self) -> None:
-        """A failover releases what it blocked; anything else blocks nothing for good."""
-        barriers = self.cluster.barriers()
-        if barriers:
-            self.cluster.release_raises()
-        assert not barriers, f"raises were blocked: {'; '.join(barriers)}"
+    def _aftermath(self) -> str:
+        """What the database says after a fault that it must never say; empty when all is well."""
+        try:
+            self._history.read()
+            barriers = self.cluster.barriers()
+            if barriers:  # a failover has released its own
+                self.cluster.release_raises()
+        except (AssertionError, *AWAY) as error:
+            return _told(error)
+        return f"raises were blocked: {'; '.join(barriers)}" if barriers else ""
 
     def _failures(self) -> int:
         return len(self._problems) + sum(bool(one.problem) for one in self._outcomes)
@@ -131,7 +146,7 @@ class Course:
             found += self._agreement()
             found += self._missing_kills()
         except (AssertionError, *AWAY) as error:
-            found = [f"{type(error).__name__}: {error}"]
+            found = [_told(error)]
         found += self._ledger.broken
         self._ledger.broken.clear()
         self._problems += [f"step {step}: {one}" for one in found]
@@ -188,6 +203,25 @@ class Course:
             answers=dict(self._ledger.answers),
             problems=self._problems,
         )
+
+
+def batches(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
+    """In order; neighbours that bear company strike together."""
+    together: list[Fault] = []
+    for fault in faults:
+        if together and (fault.alone or len(together) == AT_ONCE):
+            yield together
+            together = []
+        together.append(fault)
+        if fault.alone:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:3000]
 
 
 # Under a kill a flag is off, whatever is stored. `committed` is null when no run turns it any more.

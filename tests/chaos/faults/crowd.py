@@ -72,7 +72,7 @@ def _as_committed(scene: Scene, flag: str) -> bool:
 
 
 FAULTS = (
-    Fault("kill in a crowd", kill_in_a_crowd, 60, "while others raise the same flag"),
-    Fault("commands at once", commands_at_once, 60, "six for one rollout, through all replicas"),
-    Fault("flag changed by hand", flag_changed_by_hand, 10, "100 % written past Rampart"),
+    Fault("kill in a crowd", kill_in_a_crowd, 80, "while others raise the same flag", alone=False),
+    Fault("commands at once", commands_at_once, 80, "six for one rollout, through all replicas", alone=False),
+    Fault("flag changed by hand", flag_changed_by_hand, 10, "100 % written past Rampart", alone=False),
 )

@@ -52,7 +52,7 @@ def flag_breaks(scene: Scene) -> Recoveries:
 
 
 FAULTS = (
-    *(Fault(f"metrics {ill}", application(ill), 4, "for up to 4 s; until a rollout rises") for ill in ILLNESSES),
-    Fault("counters reset", counters_reset, 5, "the application restarts; until a rollout rises"),
-    Fault("flag breaks", flag_breaks, 20, "60 % errors; until off everywhere"),
+    *(Fault(f"metrics {ill}", application(ill), 3, "for up to 4 s; until a rollout rises") for ill in ILLNESSES),
+    Fault("counters reset", counters_reset, 4, "the application restarts; until a rollout rises"),
+    Fault("flag breaks", flag_breaks, 12, "60 % errors; until off everywhere", alone=False),
 )

@@ -4,37 +4,47 @@ import time
 
 from tests.chaos.cluster import PRESENCE_SECONDS, REPLICAS, Replica
 from tests.chaos.faults.scene import Fault, Recoveries, Scene
+from tests.chaos.proxy import Proxy
 from tests.support.server import wait_until
 
 
 def connections_reset(scene: Scene) -> Recoveries:
-    for replica in scene.chance.sample(scene.cluster.replicas, scene.chance.randint(1, REPLICAS)):
+    victims = scene.chance.sample(scene.cluster.replicas, scene.chance.randint(1, REPLICAS))
+    for replica in victims:
         replica.way.reset()
-    return scene.ticking()
+    return scene.ticking(*victims)
 
 
 def latency(scene: Scene) -> Recoveries:
-    scene.replica.way.delay(scene.chance.uniform(0.02, 0.3))
+    victim = scene.replica
+    victim.way.delay(scene.chance.uniform(0.02, 0.3))
     scene.wait(0.5, 1.5)
-    return scene.ticking()
+    victim.way.heal()
+    return scene.ticking(victim)
 
 
 def black_hole(scene: Scene) -> Recoveries:
-    scene.replica.way.hold()
+    victim = scene.replica
+    victim.way.hold()
     scene.wait(0.3, 3.5)
-    return scene.ticking()
+    victim.way.heal()
+    return scene.ticking(victim)
 
 
 def half_open(scene: Scene) -> Recoveries:
-    scene.replica.way.hold(frozenset({scene.chance.choice(("up", "down"))}))
+    victim = scene.replica
+    victim.way.hold(frozenset({scene.chance.choice(("up", "down"))}))
     scene.wait(0.3, 3.5)
-    return scene.ticking()
+    victim.way.heal()
+    return scene.ticking(victim)
 
 
 def refused(scene: Scene) -> Recoveries:
-    scene.replica.way.refuse()
+    victim = scene.replica
+    victim.way.refuse()
     scene.wait(0.2, 2.0)
-    return scene.ticking()
+    victim.way.heal()
+    return scene.ticking(victim)
 
 
 def partition(scene: Scene) -> Recoveries:
@@ -43,13 +53,17 @@ def partition(scene: Scene) -> Recoveries:
     victim.way.hold()
     _cut_from_peers(scene, victim)
     scene.wait(PRESENCE_SECONDS + 0.5, PRESENCE_SECONDS + 2.0)
+    scene.cluster.heal()
     return scene.ticking()
 
 
 def peers_cut(scene: Scene) -> Recoveries:
-    _cut_from_peers(scene, scene.replica)
+    victim = scene.replica
+    ways = _cut_from_peers(scene, victim)
     scene.wait(0.5, 2.0)
-    return scene.ticking()
+    for way in ways:
+        way.heal()
+    return scene.ticking(victim)
 
 
 def peers_reset(scene: Scene) -> Recoveries:
@@ -73,25 +87,27 @@ def kill_while_cut_off(scene: Scene) -> Recoveries:
         assert receipt.get("confirmed_at") is None, f"{kill_id} was called confirmed by a replica that is cut off"
         scene.wait(0.5, 2.5)
         began = time.monotonic()
+        scene.cluster.heal()
         scene.ticking()
         wait_until(lambda: scene.off_everywhere(flag), seconds=20, what=f"{flag} to be off everywhere")
         return {"": time.monotonic() - began}
 
 
-def _cut_from_peers(scene: Scene, victim: Replica) -> None:
-    for pair, way in scene.cluster.peer_ways.items():
-        if victim.number in pair:
-            way.hold()
+def _cut_from_peers(scene: Scene, victim: Replica) -> list[Proxy]:
+    ways = [way for pair, way in scene.cluster.peer_ways.items() if victim.number in pair]
+    for way in ways:
+        way.hold()
+    return ways
 
 
 FAULTS = (
-    Fault("connections reset", connections_reset, 230, "RST on a replica's connections"),
-    Fault("latency", latency, 60, "20 to 300 ms more for each packet"),
-    Fault("black hole", black_hole, 50, "everything is swallowed for up to 3.5 s"),
-    Fault("half-open", half_open, 50, "one direction is dead for up to 3.5 s"),
-    Fault("refused", refused, 50, "nobody listens for up to 2 s"),
-    Fault("partition", partition, 10, "no database, no peers, beyond lease and check-in"),
-    Fault("peers cut", peers_cut, 25, "a replica and the others do not reach each other"),
-    Fault("peers reset", peers_reset, 20, "RST on all connections between replicas"),
-    Fault("kill while cut off", kill_while_cut_off, 20, "through a replica that reaches nobody"),
+    Fault("connections reset", connections_reset, 230, "RST on a replica's connections", alone=False),
+    Fault("latency", latency, 70, "20 to 300 ms more for each packet", alone=False),
+    Fault("black hole", black_hole, 60, "everything is swallowed for up to 3.5 s", alone=False),
+    Fault("half-open", half_open, 60, "one direction is dead for up to 3.5 s", alone=False),
+    Fault("refused", refused, 60, "nobody listens for up to 2 s", alone=False),
+    Fault("partition", partition, 8, "no database, no peers, beyond lease and check-in"),
+    Fault("peers cut", peers_cut, 40, "a replica and the others do not reach each other", alone=False),
+    Fault("peers reset", peers_reset, 40, "RST on all connections between replicas", alone=False),
+    Fault("kill while cut off", kill_while_cut_off, 15, "through a replica that reaches nobody"),
 )

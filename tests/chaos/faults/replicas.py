@@ -109,15 +109,15 @@ def all_killed_and_postgres(scene: Scene) -> Recoveries:
 
 
 FAULTS = (
-    Fault("replica killed", replica_killed, 30, "kill -9, until others hold its runs", TAKEOVER_SECONDS),
+    Fault("replica killed", replica_killed, 25, "kill -9, until others hold its runs", TAKEOVER_SECONDS),
     *(
         Fault(
-            f"killed at {point}", replica_killed_at(point), 3, "kill -9 there, until taken over", TAKEOVER_SECONDS
+            f"killed at {point}", replica_killed_at(point), 2, "kill -9 there, until taken over", TAKEOVER_SECONDS
         )
         for point in POINTS
     ),
-    Fault("replica restarted", replica_restarted, 10, "SIGTERM, until taken over", TAKEOVER_SECONDS),
-    Fault("replica suspended", replica_suspended, 15, "SIGSTOP beyond its lease, then SIGCONT"),
-    Fault("all replicas killed", all_killed, 4, "kill -9 of all, until all tick again"),
+    Fault("replica restarted", replica_restarted, 8, "SIGTERM, until taken over", TAKEOVER_SECONDS),
+    Fault("replica suspended", replica_suspended, 10, "SIGSTOP beyond its lease, then SIGCONT"),
+    Fault("all replicas killed", all_killed, 3, "kill -9 of all, until all tick again"),
     Fault("everything killed", all_killed_and_postgres, 3, "PostgreSQL, too, which starts last"),
 )

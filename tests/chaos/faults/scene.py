@@ -42,11 +42,10 @@ class Scene(Struct, kw_only=True):
         """As long as a fault lasts."""
         time.sleep(self.chance.uniform(least, most))
 
-    def ticking(self) -> Recoveries:
-        """From now, when everything is whole again, until every replica is ready and has looked for runs."""
+    def ticking(self, *replicas: Replica) -> Recoveries:
+        """From now, when it is over, until these replicas, or all, are ready and have looked for runs."""
         began = time.monotonic()
-        self.cluster.heal()
-        self.cluster.wait_ticking()
+        self.cluster.wait_ticking(replicas or self.cluster.replicas)
         return {"": time.monotonic() - began}
 
     @contextmanager
@@ -73,7 +72,8 @@ Act = Callable[[Scene], Recoveries]
 class Fault(Struct, frozen=True):
     """`weight`: its share of the schedule. `limit`: the most a recovery may take, in seconds, if promised.
 
-    `act` raises AssertionError when the cluster did not recover in time, or did what it must not.
+    `act` raises AssertionError when the cluster did not recover in time, or did what it must not. `alone`: not
+    together with others, because they would meddle with what is measured, or because it starts processes.
     """
 
     name: str
@@ -81,3 +81,4 @@ class Fault(Struct, frozen=True):
     weight: int
     does: str
     limit: float | None = None
+    alone: bool = True
