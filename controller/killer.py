@@ -43,6 +43,9 @@ ANSWER_WITHIN_SECONDS = 2.0
 STORE_WAIT_SECONDS = 0.05
 """How long an answer waits for the database row. The row itself is tried without end."""
 
+DISK_WAIT_SECONDS = 0.05
+"""How long another replica, which told us of a kill, waits for our disk. Until it has it we may still raise."""
+
 PEERS_WAIT_SECONDS = 0.25
 """How long the proof of a kill waits for the other replicas before it reads back without them."""
 
@@ -249,20 +252,24 @@ class Killer:
         """Another replica accepted these kills: from here on they are in force here, too."""
         known = [record for record in records if record.kill.id not in self._released]
         fresh = [self._hold(record) for record in known if record.kill.id not in self._held]
+        writing_down = set()
         for held in fresh:
             self._spawn(self._lower(held))
             held.telling = self._spawn(self._tell([held]))
-            self._spawn(self._write_down(held))
+            writing_down.add(self._spawn(self._write_down(held)))
             self._spawn(self._merge_one(held))
             log.warning("kill_heard", kill_id=held.kill.id, flag=str(held.kill.flag), actor=held.kill.actor)
-        # Whoever asked wants to know what is held here, not how long our provider takes: a built-in flag is shown
-        # off in this turn, and what another one makes of it is proven by the read of whoever asked.
-        await asyncio.sleep(0)
+        # A built-in flag is shown off in the next turn, and what another provider makes of it is proven by the read
+        # of whoever asked. Only the disk is waited for: a crash must not make what is said here untrue.
+        if writing_down:
+            await asyncio.wait(writing_down, timeout=DISK_WAIT_SECONDS)
         held_here = [self._held[record.kill.id] for record in known if record.kill.id in self._held]
         return PeerAnswer(
             replica=self._replica,
             holds=tuple(held.kill.id for held in held_here),
-            writing=tuple(held.kill.id for held in held_here if self._writes.get(held.kill.flag)),
+            writing=tuple(
+                held.kill.id for held in held_here if self._writes.get(held.kill.flag) or not held.durable
+            ),
         )
 
     async def _tell(self, kills: Sequence[Held]) -> None:
@@ -519,6 +526,7 @@ class Killer:
                 raise StoreUnavailable(
                     "the kill is not in the database yet, so it cannot be reset; try again later"
                 )
+        self._require_confirmed(covered)
         if not covered:
             return []
         names = ", ".join(held.kill.id for held in covered)
@@ -540,6 +548,12 @@ class Killer:
         for held in covered:
             await self._let_go(held)
         return statuses
+
+    def _require_confirmed(self, covered: Iterable[Held]) -> None:
+        """Before that a raise may still be on its way to the provider, and nothing would lower it after a reset."""
+        for held in covered:
+            if held.confirmed_at is None and held.kill.flag.provider in self._providers:
+                raise Conflict(f"{held.kill.id} is not confirmed yet: wait until the flag was read back as off")
 
     async def _settle(self, covered: Iterable[Held]) -> None:
         """Before the reset, because after it a new run may begin: from then on nothing of this kill is written."""

@@ -67,6 +67,8 @@ class Presence:
 
     async def _check_in(self) -> None:
         await self._killer.merge()
+        if not self._killer.all_merged():
+            return  # a kill came meanwhile: what we say must be true when we say it
         roll = await self._say()
         if not roll.counted:
             log.warning("database_lives_anew", life=roll.life)
@@ -74,9 +76,11 @@ class Presence:
             await self._compare(roll)
             await self._killer.forgotten()
             self._life = roll.life
+            if not self._killer.all_merged():
+                return
             roll = await self._say()
-        if not roll.counted or not self._killer.all_merged():
-            return  # restarted again, or a kill came meanwhile: the next round says it
+        if not roll.counted:
+            return  # restarted again: the next round says it
         self._killer.meet(roll.others)
         self.versions = frozenset((self.replica.version, *roll.versions))
         await self._compare(roll)

@@ -80,7 +80,8 @@ class KillRecord(Struct, frozen=True, kw_only=True, tag="kill"):
 class PeerAnswer(Struct, frozen=True, kw_only=True):
     """What another replica made of the kills it was told: `holds` are in force there, by id.
 
-    `writing` are those of them for whose flag a write of that replica is still on its way to the provider.
+    `writing` are those of them that it may still raise against: a write of its own for the flag is on its way to
+    the provider, or its journal does not hold the kill yet.
     """
 
     replica: str

@@ -67,10 +67,8 @@ def _tested(root: Path, bug: Bug) -> str | None:
 
 def _run(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=root, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False,
-    )  # fmt: skip
+    command = ["timeout", str(LIMIT_SECONDS), sys.executable, *arguments]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
 
 if __name__ == "__main__":
