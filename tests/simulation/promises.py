@@ -14,6 +14,7 @@ from controller.domain.catalogue import Kill, Transition
 from controller.domain.convergence import converge
 from controller.domain.flag import FlagChange, FlagState
 from controller.domain.plan import FlagRef, RolloutPlan
+from controller.domain.quantities import FULL_EXPOSURE
 from controller.domain.rollout import RAISING, Run
 from controller.domain.sdkflag import state_of
 from controller.held import is_off
@@ -100,6 +101,8 @@ class Promises:
         if name == "reset_kills":
             for kill_id in args[1]:
                 self._owed.pop(kill_id, None)
+        if name == "record_kill" and args[0].run in self._world.database.store.rows:
+            return self._world.database.store.rows[args[0].run].run.exposure
         return None
 
     def executed(self, process: "Process", name: str, args: Any, result: Any, before: Any) -> None:
@@ -112,7 +115,7 @@ class Promises:
             case "create_run":
                 self.tell(f"{process.name} created {result.id}")
             case "record_kill" if result:
-                self._recorded(process, args[0])
+                self._recorded(process, args[0], before)
             case "release_raises" if result:
                 self.tell(f"a person released {result}")
                 known = self._world.database.store.kills
@@ -220,13 +223,15 @@ class Promises:
         for kill_id in kill_ids:
             self._owed.pop(kill_id, None)
 
-    def _recorded(self, process: "Process", kill: Kill) -> None:
+    def _recorded(self, process: "Process", kill: Kill, exposure: int | None) -> None:
         self.tell(f"{process.name} recorded {kill.id} of {kill.flag.key} by {kill.actor}: {kill.reason}")
         if kill.cause == "policy":
             accepted = (kill.accepted_at - self._world.machine(process.name).clock.offset).timestamp()
             accepted -= self._world.begin
             lately = self._moods_since(kill.flag.key, accepted - 60.0)
-            bad = any(mood == "bad" for _, _, mood in lately)
+            # At 100 % there is no control that could tell an outage from a bad release.
+            told_apart = exposure != FULL_EXPOSURE
+            bad = any(mood == "bad" or (mood == "outage" and not told_apart) for _, _, mood in lately)
             self.require("I21", bad or self._world.clock_jumped, f"{kill.flag.key} was killed though {lately}")
 
     def _not_killed(self, process: "Process", run: Run) -> None:
