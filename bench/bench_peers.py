@@ -91,7 +91,7 @@ def measure(
     for key in flags:
         rows["floor: one raw TCP round trip"].append(timed(floor.round_trip))
         time.sleep(moments.uniform(*PAUSE_SECONDS))
-        kills.append(fleet.kill(first, key))
+        kills.append(fleet.kill(first, key, confirmed=False))
     rows["kill → answer"] = [(one.answered_at - one.asked_at) * 1000 for one in kills]
     asked = {one.key: one.asked_at for one in kills}
     for name, streams in several.items():
