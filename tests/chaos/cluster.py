@@ -76,10 +76,10 @@ class Replica(RampartServer):
 
 
 class Cluster:
-    def __init__(self, folder: Path, flags: Sequence[str]) -> None:
+    def __init__(self, folder: Path, flags: Sequence[str], *, mount: bool) -> None:
         self.folder = folder
         self.flags = list(flags)
-        self.ground = Ground(folder)
+        self.ground = Ground(folder, mount=mount)
         self.network = Network()
         self.shop = Shop(self.flags)
         self.nodes = 1

@@ -35,10 +35,11 @@ Say = Callable[[str], None]
 
 
 class Course:
-    def __init__(self, folder: Path, *, seed: int, rollouts: int, say: Say) -> None:
+    def __init__(self, folder: Path, *, seed: int, rollouts: int, say: Say, mount: bool = True) -> None:
+        """`mount`: a small file system, where we may; a disk that is full has to be a small one."""
         self._seed = seed
         self._say = say
-        self.cluster = Cluster(folder, [f"flag-{number:03}" for number in range(rollouts)])
+        self.cluster = Cluster(folder, [f"flag-{number:03}" for number in range(rollouts)], mount=mount)
         self._ledger = Ledger()
         self._history = History(self.cluster.sql)
         self._people = People(self.cluster, self._ledger, Random(f"{seed} people"))

@@ -44,14 +44,14 @@ SETTINGS = {
 class Ground:
     """Where the database files are: a small file system of its own where we may mount one, else a directory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, mount: bool) -> None:
         folder.chmod(0o711)
         self.binaries: Binaries = find(None, None)
         self.account = _account()
         if self.account and not reachable(self.binaries.postgres, self.account):
             self.binaries = copied(self.binaries, _enterable(folder / "programs"))
         self.path = _enterable(folder / "disk")
-        self.why_not_small = self._mount(folder / "disk.image")
+        self.why_not_small = self._mount(folder / "disk.image") if mount else "no file system is to be mounted"
         self.path.chmod(0o711)
 
     @property
