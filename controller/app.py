@@ -72,7 +72,7 @@ class Rampart:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = SystemClock()
-        self.chance = Random()
+        self.chance = Random()  # noqa: S311 - it spreads retries; nothing secret is drawn from it
         self.data = settings.data_path
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.replica = Replica(name=lastknown.replica_name(self.data / REPLICA), version=__version__)

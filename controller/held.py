@@ -15,10 +15,10 @@ from controller.domain.status import KillReceipt, KillStatus
 class Held(Struct, kw_only=True):
     """Mutable, and lost at a restart: the journal and the database hold what matters.
 
-    `since` is the monotonic time at which this replica learned of it. `accepted_here`: this process took the order,
-    so that of all replicas it alone counts the kill. `doubtful`: the database had it before this process began, and
-    may know of its reset. `landed` names the replicas that hold it,
-    too, and had no write of theirs on its way any more when they said so; `heard` all that hold it.
+    `since` is the monotonic time at which this replica learned of it. `accepted_here`: this process took the
+    order, so that of all replicas it alone counts the kill. `doubtful`: the database had it before this process
+    began, and may know of its reset. `landed` names the replicas that hold it, too, and had no write of theirs on
+    its way any more when they said so; `heard` all that hold it.
     """
 
     record: KillRecord

@@ -82,7 +82,7 @@ class Journal:
         return await self._disk.append(frame(record))
 
     async def reserve(self, version: int) -> bool:
-        """Make sure no version up to this one is issued again, whatever happens. Waits for the disk once a minute."""
+        """Make sure no version up to this one is issued again. Waits for the disk once a minute."""
         if version <= self.floor:
             return True
         return await self.append(FloorRecord(version=version + VERSION_BLOCK))

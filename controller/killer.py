@@ -122,7 +122,7 @@ class Killer:
                 held.durable, held.doubtful = True, record.kill.id in self._journal.merged
 
     def meet(self, others: Iterable[str]) -> None:
-        """The names of all other registered replicas: a kill is not called confirmed while they may still raise."""
+        """The names of all other registered replicas: no kill is called confirmed while they may still raise."""
         self._others = frozenset(others)
 
     def others(self) -> list[str]:
@@ -259,8 +259,8 @@ class Killer:
             writing_down.add(self._spawn(self._write_down(held)))
             self._spawn(self._merge_one(held))
             log.warning("kill_heard", kill_id=held.kill.id, flag=str(held.kill.flag), actor=held.kill.actor)
-        # A built-in flag is shown off in the next turn, and what another provider makes of it is proven by the read
-        # of whoever asked. Only the disk is waited for: a crash must not make what is said here untrue.
+        # A built-in flag is shown off in the next turn, and what another provider makes of it is proven by the
+        # read of whoever asked. Only the disk is waited for: a crash must not make what is said here untrue.
         if writing_down:
             await asyncio.wait(writing_down, timeout=DISK_WAIT_SECONDS)
         held_here = [self._held[record.kill.id] for record in known if record.kill.id in self._held]
@@ -461,7 +461,7 @@ class Killer:
                 held.confirmation_stored = held.confirmation_stored or one.confirmed_at is not None
 
     async def _settle_missing(self, missing: Sequence[Held]) -> None:
-        """Recorded once, and not in force there now: a reset through another replica ends a kill, oblivion does not."""
+        """Recorded once, and not in force there now: a reset elsewhere ends a kill, oblivion does not."""
         reset = await self._store.reset_among([held.kill.id for held in missing])
         for held in missing:
             if held.kill.id in reset:
@@ -550,7 +550,7 @@ class Killer:
         return statuses
 
     def _require_confirmed(self, covered: Iterable[Held]) -> None:
-        """Before that a raise may still be on its way to the provider, and nothing would lower it after a reset."""
+        """Before that a raise may still be on its way to the provider, and after a reset nothing would lower it."""
         for held in covered:
             if held.confirmed_at is None and held.kill.flag.provider in self._providers:
                 raise Conflict(f"{held.kill.id} is not confirmed yet: wait until the flag was read back as off")

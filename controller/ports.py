@@ -201,7 +201,7 @@ class Store(Protocol):
     async def confirm_kill(self, kill_id: str, at: datetime) -> None: ...
     async def active_kills(self) -> Sequence[ActiveKill]: ...
     async def reset_among(self, kill_ids: Collection[str]) -> Collection[str]:
-        """Those of these kills that were reset. A kill that is not there at all was not: the database forgot it."""
+        """Those of these kills that were reset. One that is not there at all was not: the database forgot it."""
 
     async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
         """Returns the ids that were in force and are covered. Raises Conflict when one named is unknown."""

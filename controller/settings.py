@@ -64,7 +64,8 @@ class DatabaseSettings(Section, frozen=True):
 class EngineSettings(Section, frozen=True):
     """`poll_seconds`: how often due runs are looked for. `lease_seconds`: how long a silent replica keeps them.
 
-    `presence_seconds`: how long after its last check-in a replica counts as there; while one is not, nothing rises.
+    `presence_seconds`: how long after its last check-in a replica counts as there; while one does not, nothing
+    rises.
     """
 
     poll_seconds: float = 0.5

@@ -253,7 +253,13 @@ def _hold(run: Run, blocks: list[Block]) -> Decision:
 
 
 def _raise_or_wait(
-    run: Run, plan: RolloutPlan, evidence: Evidence, action: Action, target: int, blocks: list[Block], now: datetime
+    run: Run,
+    plan: RolloutPlan,
+    evidence: Evidence,
+    action: Action,
+    target: int,
+    blocks: list[Block],
+    now: datetime,
 ) -> Decision:
     stage = plan.spec.stages[target]
     if not blocks and stage.approval and not _asked(run, target):

@@ -14,15 +14,16 @@ from tests.mutants.planted import PLANTED, RACES, WORLDS, Bug
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("controller", "tests", "migrations", "policies", "docs", "pyproject.toml", "README.md")
-SEEDS = 3000
+SEEDS = 2000
 LIMIT_SECONDS = 600
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("words", nargs="*", help="only bugs whose name has all these words")
+    parser.add_argument("--first", type=int, default=0, help="leave out so many at the beginning")
     arguments = parser.parse_args()
-    chosen = [bug for bug in PLANTED if all(word in bug.name for word in arguments.words)]
+    chosen = [bug for bug in PLANTED[arguments.first :] if all(word in bug.name for word in arguments.words)]
     missed = 0
     print(f"{'planted bug':<68} {'s':>5}  caught by")
     for bug in chosen:

@@ -63,7 +63,7 @@ PLANTED = (
         MEMORY,
         "        if self.epochs.get(run.flag, 0) != run.kill_epoch:",
         "        if False:",
-        RACES,
+        "tests/contracts/test_store.py",
     ),
     Bug(
         "raises do not wait for absent replicas",
