@@ -550,7 +550,7 @@ class Killer:
         return statuses
 
     def _require_confirmed(self, covered: Iterable[Held]) -> None:
-        """Before that a raise may still be on its way to the provider, and after a reset nothing would lower it."""
+        """Until then a raise may be on its way to the provider, and after a reset nothing would lower it."""
         for held in covered:
             if held.confirmed_at is None and held.kill.flag.provider in self._providers:
                 raise Conflict(f"{held.kill.id} is not confirmed yet: wait until the flag was read back as off")

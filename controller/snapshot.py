@@ -117,9 +117,7 @@ class FlagBoard:
 
     # — what is stored, and what holds it down —
 
-    def load(
-        self, configs: Iterable[FlagConfig], kills: Iterable[Kill], *, asked_at: int = 0
-    ) -> list[FlagConfig]:
+    def load(self, configs: Iterable[FlagConfig], kills: Iterable[Kill], *, asked_at: int = 0) -> list[FlagConfig]:
         """Take up what a store or the last known state holds, kills first; ready from then on.
 
         A flag that is missing from `configs` stays: a short answer is no deletion, only an archived flag is.
