@@ -67,7 +67,12 @@ def test_a_plan_that_was_never_started_is_listed_as_such() -> None:
 def test_a_run_that_cannot_be_read_is_listed_with_what_to_do() -> None:
     damaged = Unreadable(kind="run", name="checkout-v2#3", why="Expected `str`", flag=PLAN.spec.flag)
     summary = unreadable_summary(PLAN, 3, damaged)
-    assert (summary.plan, summary.run, summary.phase) == ("checkout-v2", "checkout-v2#3", None)
+    assert (summary.plan, summary.revision, summary.run, summary.phase) == (
+        "checkout-v2",
+        3,
+        "checkout-v2#3",
+        None,
+    )
     assert summary.reason == (
         "checkout-v2#3 cannot be read from the database: Expected `str`. Nothing of it is judged, kill rules "
         "neither: watch the flag yourself, `rampart kill checkout-v2` works"
@@ -260,8 +265,9 @@ def test_a_line_of_the_list_is_complete() -> None:
 
 
 def test_a_run_of_a_plan_that_has_fewer_stages_now_is_listed_at_the_last_one() -> None:
-    short = make_plan(stages=[{"name": "a", "exposure": "1%", "bake": "1m"}])
-    assert plan_summary(short, 4, (make_run(PLAN, stage=2), Observations())).stage == "3/1 a"
+    stages = [{"name": "a", "exposure": "1%", "bake": "1m"}, {"name": "b", "exposure": "50%", "bake": "1m"}]
+    short = make_plan(stages=stages)
+    assert plan_summary(short, 4, (make_run(PLAN, stage=2), Observations())).stage == "3/2 b"
 
 
 def test_a_quarantined_run_is_listed_with_its_quarantine_until_it_ends() -> None:
