@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +27,6 @@ CALM_EVERY = 50
 """After so many faults everybody rests for a moment, and everything is compared."""
 
 CONVERGENCE_SECONDS = 2 * EVERY_SECONDS + LEASE_SECONDS
-AT_ONCE = 3
 TOO_MANY = 10
 """After so many failures the rest of the course would only say the same again."""
 
@@ -47,7 +46,7 @@ class Course:
         self._outcomes: list[Outcome] = []
         self._problems: list[str] = []
 
-    def run(self, faults: Sequence[Fault]) -> Report:
+    def run(self, strikes: Sequence[Sequence[Fault]]) -> Report:
         began = time.monotonic()
         with ExitStack() as ends:
             ends.callback(self.cluster.close)
@@ -57,14 +56,14 @@ class Course:
             self._witness.start()
             ends.callback(self._witness.close)
             self._warm_up()
-            self._strike_all(faults)
+            self._strike_all(strikes)
         return self._report(time.monotonic() - began)
 
-    def _strike_all(self, faults: Sequence[Fault]) -> None:
-        step = 0
+    def _strike_all(self, strikes: Sequence[Sequence[Fault]]) -> None:
+        step, steps = 0, sum(map(len, strikes))
         try:
-            for together in batches(faults):
-                self._strike(step + 1, together, len(faults))
+            for together in strikes:
+                self._strike(step + 1, together, steps)
                 before, step = step, step + len(together)
                 if step // CALM_EVERY > before // CALM_EVERY:
                     self._compare(step)
@@ -204,21 +203,6 @@ class Course:
             answers=dict(self._ledger.answers),
             problems=self._problems,
         )
-
-
-def batches(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
-    """In order; neighbours that bear company strike together."""
-    together: list[Fault] = []
-    for fault in faults:
-        if together and (fault.alone or len(together) == AT_ONCE):
-            yield together
-            together = []
-        together.append(fault)
-        if fault.alone:
-            yield together
-            together = []
-    if together:
-        yield together
 
 
 def _told(error: BaseException) -> str:

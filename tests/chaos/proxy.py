@@ -88,7 +88,7 @@ class Proxy:
         self._network.run(self._heal())
 
     def close(self) -> None:
-        self._network.run(self._refuse())
+        self._network.run(self._end())
 
     # — in the network's event loop —
 
@@ -120,6 +120,11 @@ class Proxy:
             self._server.close()
             self._server = None
         await self._reset()
+
+    async def _end(self) -> None:
+        await self._refuse()
+        for event in self._open.values():
+            event.set()  # what was held back has nowhere to go, and its task ends
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(reader, writer)

@@ -136,7 +136,7 @@ FAULTS = (
     Fault("PostgreSQL restarted", postgres_restarted, 25, "immediate shutdown, and start", RESTART_SECONDS),
     Fault("PostgreSQL away", postgres_away, 8, "immediate shutdown, start 1 to 6 s later", RESTART_SECONDS),
     Fault("PostgreSQL frozen", postgres_frozen, 12, "SIGSTOP of all its processes for up to 4 s"),
-    Fault("failover", failover, 4, "to a standby that lacks the last commits", RESTART_SECONDS),
+    Fault("failover", failover, 4, "to a standby that lacks the last commits"),
     Fault("read-only", read_only, 10, "default_transaction_read_only for up to 3 s"),
     Fault(DISK_FULL, disk_full, 5, "no byte is free for up to 4 s"),
     Fault("serialization failures", serialization_failures, 10, "all is serializable for up to 3 s"),
