@@ -28,6 +28,11 @@ def everything() -> Metrics:
     metrics.source_answered("prod", NOW - timedelta(hours=1))
     metrics.provider_request("main", "apply", "ok")
     metrics.notification("oncall", "ok")
+    metrics.circuit("source", "prod", is_open=True)
+    metrics.peer_request("timeout")
+    metrics.replicas(present=2, absent=1)
+    metrics.raises_blocked(1)
+    metrics.quarantined("search-v4#1", "search-v4", "production")
     metrics.audit_head(41)
     rules = [make_rule("errors-high", baseline=0.002), make_rule("p95", outcome="no_data", value=None)]
     metrics.run_seen(make_status("checkout-v2#3", rules=rules, owner='team "checkout"\n\\'))
