@@ -23,8 +23,9 @@ class NoRaise(pg.PostgresError):
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 ATTEMPTS = 4
-# The server rolled these back for certain, so that doing it again is safe.
-ROLLED_BACK = (pg.DeadlockDetectedError, pg.SerializationError)
+STATEMENTS_CACHED = 100
+# The server rolled these back for certain, so that doing it again is safe. The last is a migration meanwhile.
+ROLLED_BACK = (pg.DeadlockDetectedError, pg.SerializationError, pg.InvalidCachedStatementError)
 # InternalClientError: the server said goodbye to an idle connection, and its end is not read yet.
 UNAVAILABLE = (
     OSError,
@@ -59,31 +60,37 @@ class _Connection(asyncpg.Connection):
 
 
 class Connections:
-    """`timeout_seconds` covers waiting for a connection, making it, and all that is done with it."""
+    """`timeout_seconds` covers waiting for a connection, making it, and all that is done with it.
+
+    `pooled`: a transaction pooler is in between, so that only one transaction is sure to meet one session. Then
+    every statement is in a transaction (asyncpg sends a statement and its arguments one after the other), none is
+    prepared under a name, and the server's timeouts are set in each transaction, in the message that begins it.
+    """
 
     def __init__(self, *, pool_size: int, timeout_seconds: float, pooled: bool = False) -> None:
         self._pool_size = pool_size
         self._timeout = timeout_seconds
         self._pooled = pooled
+        self._server_timeouts = {
+            "statement_timeout": str(round(timeout_seconds * 1000)),
+            "idle_in_transaction_session_timeout": str(round(timeout_seconds * 2000)),
+        }
+        local = [f"SET LOCAL {name} = {value}" for name, value in self._server_timeouts.items()]
+        self._begin = "; ".join(["BEGIN", *local]) if pooled else "BEGIN"
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def open(self, dsn: str) -> None:
         """Connects to nothing yet: a database that is away now may come back later."""
-        milliseconds = round(self._timeout * 1000)
+        session = {"application_name": "rampart"}
+        if not self._pooled:
+            session |= {"timezone": "UTC", **self._server_timeouts}
         self._pool = await asyncpg.create_pool(
             dsn,
             min_size=0,
             max_size=self._pool_size,
             connection_class=_Connection,
-            statement_cache_size=0 if self._pooled else 100,
-            server_settings=None
-            if self._pooled
-            else {
-                "application_name": "rampart",
-                "timezone": "UTC",
-                "statement_timeout": str(milliseconds),
-                "idle_in_transaction_session_timeout": str(2 * milliseconds),
-            },
+            statement_cache_size=0 if self._pooled else STATEMENTS_CACHED,
+            server_settings=session,
         )
 
     async def close(self) -> None:
@@ -97,23 +104,33 @@ class Connections:
             pool.terminate()
 
     async def fetch(self, statement: str, *arguments: Any) -> Sequence[asyncpg.Record]:
-        return await self.run(lambda connection: connection.fetch(statement, *arguments))
+        return await self._statement(lambda connection: connection.fetch(statement, *arguments))
 
     async def fetchrow(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
-        return await self.run(lambda connection: connection.fetchrow(statement, *arguments))
+        return await self._statement(lambda connection: connection.fetchrow(statement, *arguments))
 
     async def fetchval(self, statement: str, *arguments: Any) -> Any:
-        return await self.run(lambda connection: connection.fetchval(statement, *arguments))
+        return await self._statement(lambda connection: connection.fetchval(statement, *arguments))
 
     async def execute(self, statement: str, *arguments: Any) -> None:
-        await self.run(lambda connection: connection.execute(statement, *arguments))
+        await self._statement(lambda connection: connection.execute(statement, *arguments))
+
+    async def _statement(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        return await (self.transact(work) if self._pooled else self.run(work))
 
     async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """All of `work` in one transaction. It may be called again, after a deadlock."""
 
         async def all_or_nothing(connection: Connection) -> T:
-            async with connection.transaction():
-                return await work(connection)
+            await connection.execute(self._begin)
+            try:
+                result = await work(connection)
+            except BaseException as error:
+                if _leaves_it_usable(error):
+                    await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
+            return result
 
         return await self.run(all_or_nothing)
 

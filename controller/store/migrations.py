@@ -67,7 +67,7 @@ async def migrate(dsn: str, *, folder: Path | None = None, phases: Sequence[str]
     """
     pending = load(folder or directory(), phases)
     try:
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, statement_cache_size=0)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StoreUnavailable(f"cannot connect to the database to migrate it: {error or 'timeout'}") from error
     try:

@@ -6,10 +6,13 @@ missing=""
 for program in prometheus promtool; do
   command -v "$program" >/dev/null || missing="prometheus"
 done
+# Debian puts it where only root's search path looks.
+PATH="$PATH:/usr/sbin:/sbin" command -v pgbouncer >/dev/null || missing="$missing pgbouncer"
 
-echo "The tests in tests/peers need from Debian: prometheus (with promtool). From npm: nothing."
+echo "The tests in tests/peers need from Debian: prometheus (with promtool), pgbouncer. From npm: nothing."
 if [ -z "$missing" ]; then
   echo "Already installed: $(prometheus --version 2>&1 | head -n 1)"
+  echo "Already installed: $(PATH="$PATH:/usr/sbin:/sbin" pgbouncer --version 2>&1 | head -n 1)"
   exit 0
 fi
 
@@ -31,9 +34,11 @@ echo "Installing from Debian: $missing"
 $as_root apt-get update -q
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
 
-# The package starts a service. The tests start their own, and nobody asked for one to stay.
-if [ -d /run/systemd/system ]; then
-  $as_root systemctl disable --now prometheus
-elif [ -x /etc/init.d/prometheus ]; then
-  $as_root /etc/init.d/prometheus stop
-fi
+# Each package starts a service. The tests start their own, and nobody asked for those to stay.
+for service in $missing; do
+  if [ -d /run/systemd/system ]; then
+    $as_root systemctl disable --now "$service"
+  elif [ -x "/etc/init.d/$service" ]; then
+    $as_root "/etc/init.d/$service" stop
+  fi
+done

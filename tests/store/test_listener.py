@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -124,6 +125,15 @@ async def test_after_its_connection_was_ended_a_replica_is_told_again(store: Pos
         await told.of("kills")
 
 
+async def gives_up(logs: list[MutableMapping[str, Any]]) -> None:
+    """Until a listener has said that its connection is gone."""
+    async with asyncio.timeout(30):
+        while True:
+            if any(one["event"] == "not_told_of_changes" for one in logs):
+                return
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.timeout(120)
 async def test_a_server_that_froze_is_noticed_and_a_new_one_is_listened_to(tmp_path: Path) -> None:
     """The connection of a frozen server looks healthy; only a question without an answer tells."""
@@ -133,9 +143,7 @@ async def test_a_server_that_froze_is_noticed_and_a_new_one_is_listened_to(tmp_p
     assert embedded.pid is not None
     async with listening(dsn, keepalive_seconds=0.2) as told:
         with Frozen(embedded.pid), capture_logs() as logs:
-            async with asyncio.timeout(30):
-                while not any(one["event"] == "not_told_of_changes" for one in logs):
-                    await asyncio.sleep(0.05)
+            await gives_up(logs)
             assert told.topics == []
         await told.of(*TOPICS, within=30)
         told.topics.clear()
