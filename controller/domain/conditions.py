@@ -140,7 +140,7 @@ class _Scanner:
         self.advance(len(symbol))
         return True
 
-    def unexpected(self, expected: str, help_text: str = "") -> ConditionError:
+    def unexpected(self, expected: str, help_text: str) -> ConditionError:
         token = self.peek(_TOKEN)
         found = f'"{token}"' if token else "the end"
         return ConditionError(f"expected {expected}, found {found}", self.position, max(len(token), 1), help_text)

@@ -35,8 +35,6 @@ def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str,
                 "confirmed_audience": run.audience,
                 "turned_on": run.turned_on or run.exposure > 0,
             }
-        case "request_approval":
-            changes["approval"] = extra["approval"]
         case "complete" | "abandon" | "kill":
             changes["ended_at"] = now
         case "pause":
