@@ -676,6 +676,13 @@ def test_a_hold_lists_every_reason_in_words() -> None:
     ]
 
 
+def test_a_breach_that_has_not_lasted_yet_is_told_with_its_time_so_far() -> None:
+    sides, timers = {"on": {"error_rate": 0.05}}, baked(breached=breached(errors_high=60))
+    decision = decided(make_run(PLAN, stage=0), sides=sides, observations=timers, elapsed=0.0)
+    told = "error_rate 5 % against a limit of 1 % for 1m (baseline 0.2 %, 1000 requests)"
+    assert blocks_of(decision) == [("breach", f"web/errors-high: {told}")]
+
+
 def test_a_sample_that_is_too_small_is_told_as_such() -> None:
     decision = decided(make_run(PLAN, stage=0), sides={"on": {"total": 7.0}}, observations=baked())
     assert blocks_of(decision)[0] == (

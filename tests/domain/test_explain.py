@@ -200,6 +200,15 @@ def test_an_ended_run_is_confirmed_by_what_is_seen_of_its_flag(
         assert status.next_in_seconds is None
 
 
+def test_an_active_run_is_confirmed_by_its_own_read_and_an_ended_one_tells_when_it_ended() -> None:
+    between = make_run(PLAN, stage=1, exposure=9_000)
+    assert run_status(between, PLAN, GUARDRAILS, seen(), []).confirmed
+    unconfirmed = make_run(PLAN, stage=1, confirmed_at=None)
+    assert not run_status(unconfirmed, PLAN, GUARDRAILS, seen(), []).confirmed
+    ended = make_run(PLAN, stage=1, phase="completed", ended_at=LATER)
+    assert run_status(ended, PLAN, GUARDRAILS, seen(), []).ended_at == LATER
+
+
 def test_the_last_stage_has_no_next_and_a_completed_run_has_baked_all() -> None:
     last = make_run(PLAN, stage=3)
     assert run_status(last, PLAN, GUARDRAILS, seen(bake=1e9), []).next_exposure is None

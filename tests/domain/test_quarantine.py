@@ -54,7 +54,7 @@ def test_what_was_accumulated_stays_and_what_was_seen_before_is_shown_no_longer(
     after, _ = quarantined(RUN, before, "KeyError: 'p95'", now=NOW, every_seconds=15.0, flag=state)
     assert (after.bake, after.requests, after.breached) == (before.bake, before.requests, before.breached)
     assert after.seen is not None
-    assert (after.seen.flag, after.seen.verdicts) == (state, ())
+    assert (after.seen.at, after.seen.flag, after.seen.verdicts) == (NOW, state, ())
 
 
 def test_a_long_reason_is_one_line_of_bounded_length() -> None:

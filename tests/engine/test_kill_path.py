@@ -327,11 +327,14 @@ async def test_automatic_kills_are_counted_within_a_time_and_manual_ones_not(des
 async def test_the_answer_does_not_wait_for_a_provider_that_hangs_longer_than_two_seconds(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.killer.ANSWER_WITHIN_SECONDS", 0.02)
+    monkeypatch.setattr("controller.killer.ANSWER_WITHIN_SECONDS", 0.05)
+    desk.killer._timeout = 60.0
     desk.main.hangs_in = {"kill"}
     receipt = await desk.kill()
-    assert (receipt.durable, receipt.provider_updated_at, receipt.confirmed_at) == (True, None, None)
-    desk.main.hangs_in = set()
+    assert (receipt.provider_updated_at, receipt.confirmed_at) == (None, None)
+    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    for task in list(desk.killer._tasks):
+        task.cancel()
 
 
 async def test_the_answer_waits_briefly_for_the_database_and_not_at_all_once_it_was_silent(desk: Desk) -> None:
