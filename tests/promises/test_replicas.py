@@ -554,6 +554,12 @@ async def test_whoever_remembers_what_the_database_lost_blocks_all_raises_until_
     assert len(await cluster.entries("block_raises")) == 1, "and it is not raised again"
 
 
+async def test_several_that_remember_the_same_raise_one_barrier(cluster: Cluster) -> None:
+    await failed_over(cluster)
+    await cluster.run_for(5)
+    assert len(await cluster.entries("block_raises")) == 1
+
+
 async def test_a_replica_that_was_stopped_remembers_on_disk_how_far_history_went(cluster: Cluster) -> None:
     past = cluster.copy_database()
     a, _, _ = parts(cluster)
