@@ -268,3 +268,13 @@ def test_with_the_audience_in_zero_percent_must_be_served_to_it() -> None:
     without = make_run(PLAN, stage=0, audience=False)
     assert compared(without, FlagState(enabled=True, exposure=1_000)).difference == "none"
     assert compared(without, FlagState(enabled=False, exposure=1_000)).difference == "too_low"
+
+
+def test_an_audience_that_was_committed_away_is_taken_away_again_also_while_paused() -> None:
+    run = make_run(PLAN, stage=0, phase="paused", audience=False, confirmed_at=None, confirmed_exposure=1_000)
+    assert compared(run, shown(run, PLAN, audience=("staff",))).difference == "apply_again"
+
+
+def test_the_least_exposure_beside_a_step_to_nobody_is_too_much_at_once() -> None:
+    nobody = make_run(PLAN, stage=0, exposure=0, audience=False, confirmed_at=None, confirmed_exposure=0)
+    assert compared(nobody, shown(nobody, PLAN, enabled=True, exposure=1), since=0.0).difference == "too_high"

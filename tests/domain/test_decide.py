@@ -777,6 +777,12 @@ def test_an_approval_is_asked_for_also_while_closed_and_entered_only_when_open()
     assert [block.text for block in both.blocks][1:] == ["b waits for approval from leads, managers"]
 
 
+def test_a_start_waits_for_the_allowed_hours() -> None:
+    plan = make_plan(schedule={"advanceOnly": [{"days": "mon-thu", "from": "13:00", "to": "14:00"}]})
+    decision = decided(make_run(plan), plan, observed=FlagState(enabled=False, exposure=0))
+    assert blocks_of(decision) == [("schedule", "outside the allowed hours (mon-thu 13:00-14:00 UTC)")]
+
+
 def test_an_obstacle_holds_a_start_and_an_advance_and_nothing_that_lowers() -> None:
     obstacle: dict[str, Any] = {"obstacles": ("a kill may be missing",)}
     start = decided(make_run(PLAN), observed=FlagState(enabled=False, exposure=0), **obstacle)

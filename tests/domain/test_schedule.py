@@ -199,3 +199,30 @@ def test_an_hour_that_spring_skips_means_the_instant_the_clock_jumped_to() -> No
     shut = closed(skipped, datetime(2027, 3, 28, 0, 0, tzinfo=UTC))
     assert shut is not None
     assert shut.opens_at == datetime(2027, 3, 28, 1, 30, tzinfo=UTC)
+
+
+def test_a_day_is_a_day_of_the_plans_zone_and_not_of_utc() -> None:
+    evening = AllowedWindow(days="wed", from_="21:00", to="22:00")
+    new_york = Schedule(timezone="America/New_York", advance_only=[evening])
+    shut = closed(new_york, datetime(2026, 11, 19, 1, 0, tzinfo=UTC))  # Wednesday, 20:00 there
+    assert shut is not None
+    assert shut.opens_at == datetime(2026, 11, 19, 2, 0, tzinfo=UTC)
+    night = AllowedWindow(days="mon-sun", from_="00:00", to="02:00")
+    short = Freeze(name="deploy", from_="2026-11-18T00:05", to="2026-11-18T00:30")
+    shut = closed(schedule(windows=[night], freezes=[short]), at("2026-11-18T00:10"))
+    assert shut is not None
+    assert shut.opens_at == at("2026-11-18T00:30")
+
+
+def test_the_end_of_a_later_freeze_does_not_hide_a_window_before_it() -> None:
+    later = Freeze(name="audit", from_="2026-11-24T10:00", to="2026-11-24T11:00")
+    shut = closed(schedule(windows=[OFFICE], freezes=[later]), at("2026-11-18T17:00"))
+    assert shut is not None
+    assert shut.opens_at == at("2026-11-19T09:00")
+
+
+def test_an_opening_is_told_in_utc() -> None:
+    shut = closed(schedule(windows=[OFFICE]), at("2026-11-20T10:00"))
+    assert shut is not None
+    assert shut.opens_at is not None
+    assert shut.opens_at.tzinfo is UTC
