@@ -33,6 +33,7 @@ from controller.scheduler import Pace
 from controller.settings import Settings, secret_file
 from controller.snapshot import FlagBoard, VersionClock
 from controller.store.embedded import EmbeddedPostgres
+from controller.store.listener import listen
 from controller.store.migrations import migrate as run_migrations
 from controller.store.postgres import PostgresStore
 from controller.timers import ApschedulerTimers
@@ -107,6 +108,8 @@ class Rampart:
         self._remembering = asyncio.Lock()
         self._remembered = 0
         self._connecting: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._database_url = ""
         self._patience: asyncio.TimerHandle | None = None
         self._connected = False
 
@@ -170,9 +173,10 @@ class Rampart:
         self.board.close()
         if self._patience:
             self._patience.cancel()
-        if self._connecting:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
+        for task in (self._connecting, self._listening):
+            if task:
+                task.cancel()
+                await asyncio.wait([task])
         await self.scheduler.stop()
         if self._connected:
             with contextlib.suppress(StoreUnavailable):  # leases and check-ins end by themselves
@@ -208,8 +212,21 @@ class Rampart:
         self.scheduler.every(REMEMBER_SECONDS, "remember", self._remember_flags)
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.engine.announce)
         self.scheduler.every(COLLECT_SECONDS, "collect", _collect)
+        self._listen()
         gc.freeze()  # what is here now stays: no collection needs to walk through it
         log.info("ready", replica=self.replica.name)
+
+    def _listen(self) -> None:
+        """Be told of what other replicas change; without that it is found a round later."""
+        database = self.settings.database
+        direct = secret_file(database.listen_url_file) if database.listen_url_file else database.listen_url
+        if not direct and not database.pooled:
+            direct = self._database_url
+        if direct:
+            self._listening = asyncio.create_task(listen(direct, self._told, self.chance))
+
+    def _told(self, topic: str) -> None:
+        self.scheduler.now("check_in" if topic == "kills" else "sync")
 
     def _pause(self) -> float:
         """Between attempts, so that replicas that lost a database together do not all come back at once."""
@@ -226,6 +243,7 @@ class Rampart:
             url = self.embedded.dsn
         await run_migrations(url)
         await self.store.connect(url)
+        self._database_url = url
 
     async def _prepare(self) -> None:
         await self._first_token()
