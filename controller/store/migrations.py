@@ -1,17 +1,20 @@
 """Brings a database to the schema this version needs: plain SQL files, each applied once, in order.
 
-`NNNN_pre_*.sql` is safe while the previous version still runs; `NNNN_post_*.sql` waits until it is gone.
+`NNNN_pre_*.sql` is safe while the previous version still runs; `NNNN_post_*.sql` waits until no replica of another
+version is registered. Nothing overtakes a migration that waits, so that an upgrade is finished before the next.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 import structlog
 from msgspec import Struct
 
+from controller import __version__
 from controller.errors import RampartError, StoreUnavailable
 
 FILE_NAME = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
@@ -27,7 +30,14 @@ CREATE TABLE IF NOT EXISTS migrations (
 )
 """
 
+Direct: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
 _log = structlog.get_logger()
+
+
+class Caller(Struct, frozen=True):
+    version: str
+    replica: str
 
 
 class Migration(Struct, frozen=True):
@@ -45,43 +55,80 @@ def directory() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "migrations"
 
 
-def load(folder: Path, phases: Sequence[str]) -> list[Migration]:
-    """The migrations of these phases, in order. Raises RampartError on a name that is not one, or none at all."""
+def load(folder: Path) -> list[Migration]:
+    """The migrations in order. Raises RampartError on a name that is not one, or none at all."""
     found = []
     for path in sorted(folder.glob("*.sql")):
-        name = FILE_NAME.match(path.name)
-        if name is None:
+        if FILE_NAME.match(path.name) is None:
             raise RampartError(f"{path} is not named NNNN_pre_words.sql or NNNN_post_words.sql")
-        if name[2] in phases:
-            found.append(Migration(path.name, path.read_text()))
-    if not found and "pre" in phases:
+        found.append(Migration(path.name, path.read_text()))
+    if not found:
         raise RampartError(f"no migrations in {folder}; reinstall Rampart")
     return found
 
 
-async def migrate(dsn: str, *, folder: Path | None = None, phases: Sequence[str] = ("pre", "post")) -> list[str]:
-    """Apply what is missing and return its names. Any number of processes may do so at the same time.
+async def migrate(
+    dsn: str, *, folder: Path | None = None, version: str = __version__, replica: str = ""
+) -> list[str]:
+    """Apply what is missing and may be applied now; return its names. Any number of processes may do so at once.
 
+    `replica` names the caller, when it is one: its own registration by an earlier version is in nobody's way.
     Raises StoreUnavailable when the database does not answer, RampartError when a file changed after it was
-    applied.
+    applied or the previous upgrade is not finished.
     """
-    pending = load(folder or directory(), phases)
+    known = load(folder or directory())
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, statement_cache_size=0)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StoreUnavailable(f"cannot connect to the database to migrate it: {error or 'timeout'}") from error
+    applied: list[str] = []
+    waiting: list[str] = []
     try:
-        applied = [each.name for each in pending if await _apply(connection, each)]
+        for each in known:
+            if not await _apply(connection, each, applied, Caller(version, replica), waiting):
+                waiting.append(each.name)
     except (OSError, asyncpg.PostgresConnectionError) as error:
         raise StoreUnavailable(f"the database went away during migration; start again: {error}") from error
     finally:
         connection.terminate()
     if applied:
         _log.info("database_migrated", applied=applied)
+    if waiting:
+        _log.info("migrations_wait_for_replicas", waiting=waiting)
     return applied
 
 
-async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> bool:
+def problem(applied: Collection[str], folder: Path | None = None) -> str | None:
+    """Why this version cannot work on a database with these migrations. An unknown `pre` is no reason."""
+    known = [each.name for each in load(folder or directory())]
+    missing = [name for name in known if _phase(name) == "pre" and name not in applied]
+    if missing:
+        at = max(applied, default="nothing")
+        return f"the database is at {at}, this version needs {missing[-1]}; run rampart migrate"
+    beyond = [name for name in sorted(applied) if _phase(name) == "post" and name not in known]
+    if beyond:
+        return f"the database was upgraded past this version ({beyond[-1]}); upgrade this replica"
+    return None
+
+
+def unfinished(applied: Collection[str], folder: Path | None = None) -> list[str]:
+    """What still waits for replicas of an earlier version to be gone."""
+    return [
+        each.name
+        for each in load(folder or directory())
+        if _phase(each.name) == "post" and each.name not in applied
+    ]
+
+
+def _phase(name: str) -> str:
+    match = FILE_NAME.match(name)
+    return match[2] if match else ""
+
+
+async def _apply(
+    connection: Direct, migration: Migration, applied: list[str], caller: Caller, waiting: Sequence[str]
+) -> bool:
+    """Adds its name to `applied` when it was missing. False: it must wait, as those in `waiting` do."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK)
         await connection.execute(BOOKKEEPING)
@@ -92,6 +139,15 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
                 "restore the file and write a new migration instead"
             )
         if known is None:
+            others = await _others(connection, caller) if _phase(migration.name) == "post" or waiting else []
+            if _phase(migration.name) == "post" and others:
+                return False
+            if waiting:
+                raise RampartError(
+                    f"migration {waiting[0]} waits for {', '.join(others) or 'replicas'}, and "
+                    f"{migration.name} comes after it; finish the upgrade before this one first: bring every replica to its version, and "
+                    "release those that are gone with `rampart raises release`"
+                )
             try:
                 await connection.execute(migration.sql)
             except asyncpg.PostgresError as error:
@@ -103,4 +159,17 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
             await connection.execute(
                 "INSERT INTO migrations (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
             )
-        return known is None
+            applied.append(migration.name)
+        return True
+
+
+async def _others(connection: Direct, caller: Caller) -> list[str]:
+    """Registered replicas of another version, each as a person would name it."""
+    if await connection.fetchval("SELECT to_regclass('replicas')") is None:
+        return []
+    found = await connection.fetch(
+        "SELECT name, version FROM replicas WHERE version <> $1 AND name <> $2 ORDER BY name",
+        caller.version,
+        caller.replica,
+    )
+    return [f"replica {row['name']} ({row['version']})" for row in found]

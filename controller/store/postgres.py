@@ -364,6 +364,9 @@ class PostgresStore:
     async def lead(self, task: str, owner: str, *, lease_seconds: float) -> bool:
         return await self._database.fetchval(SQL["lead"], task, owner, lease_seconds) is not None
 
+    async def migrations_applied(self) -> Sequence[str]:
+        return [row["name"] for row in await self._database.fetch(SQL["migrations_applied"])]
+
     # — tokens, SDK keys, built-in flags —
 
     async def save_token(self, token: Token, entry: AuditEntry) -> None:

@@ -290,6 +290,10 @@ ON CONFLICT (task) DO UPDATE SET owner = EXCLUDED.owner, expires_at = EXCLUDED.e
 WHERE leaders.owner = EXCLUDED.owner OR has_come(leaders.expires_at)
 RETURNING owner
 
+-- name: migrations_applied
+-- What this database was brought to.
+SELECT name FROM migrations ORDER BY name
+
 -- name: save_token
 -- A new or changed token, with its audit entry; nothing when it is already there as given.
 WITH saved AS (
