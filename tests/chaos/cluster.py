@@ -164,7 +164,7 @@ class Cluster:
             return not waiting
 
         try:
-            wait_until(ticking, seconds=seconds, every=0.03)
+            wait_until(ticking, seconds=seconds, every=0.08)
         except AssertionError as error:
             late = ", ".join(f"replica {one.number} ({one.tail(600)})" for one in waiting)
             raise AssertionError(f"after {seconds:g} s these did not tick: {late}") from error
@@ -252,7 +252,7 @@ settle_seconds = {SETTLE_SECONDS}
 [sources.app]
 kind = "scrape"
 targets = ["{scraped}"]
-every_seconds = 1.0
+every_seconds = 2.0
 timeout_seconds = 1.0
 retention_seconds = 60.0
 """

@@ -2,8 +2,8 @@
 
 from tests.support import manifests
 
-EVERY_SECONDS = 2.0
-WINDOW_SECONDS = 4.0
+EVERY_SECONDS = 3.0
+WINDOW_SECONDS = 6.0
 BAKE_SECONDS = 6.0
 EXPOSURES = (1_000, 20_000, 50_000, 100_000)
 
@@ -16,14 +16,14 @@ spec:
   source: app
   every: {EVERY_SECONDS:g}s
   window: {WINDOW_SECONDS:g}s
-  staleAfter: 4s
-  baseline: {{ from: control, fallback: before, before: 6s }}
+  staleAfter: 6s
+  baseline: {{ from: control, fallback: before, before: 9s }}
   metrics:
     error_rate:
       bad:   http_requests_total{{service="$service",flag="$flag",variation="$variation",code=~"5.."}}
       total: http_requests_total{{service="$service",flag="$flag",variation="$variation"}}
   rules:
-    - {{ id: errors-jump, if: error_rate > 20%, for: 2s, then: kill }}
+    - {{ id: errors-jump, if: error_rate > 20%, for: 3s, then: kill }}
   minSample: {{ requests: 20 }}
   noData: {{ after: 10m, then: pause }}
   queryError: {{ after: 5m, then: hold }}

@@ -2,15 +2,16 @@
 
 import contextlib
 import http.client
-import json
 import threading
 import time
 from typing import Any
 
+import msgspec
+
 from tests.chaos.cluster import Cluster, Replica
 from tests.chaos.ledger import Ledger, Promise
 
-LOOK_SECONDS = 0.4
+LOOK_SECONDS = 0.7
 FULL = 100_000
 
 
@@ -40,7 +41,7 @@ def served(replica: Replica, sdk_key: str, *, seconds: float = 3.0) -> dict[str,
             body = response.read()
         except (OSError, http.client.HTTPException):
             return None
-    flags: dict[str, Any] = json.loads(body)["flags"] if response.status == 200 else {}
+    flags: dict[str, Any] = msgspec.json.decode(body)["flags"] if response.status == 200 else {}
     return flags or None
 
 

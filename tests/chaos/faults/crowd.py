@@ -31,7 +31,7 @@ def kill_in_a_crowd(scene: Scene) -> Recoveries:
             receipt = scene.people.kill(flag, victim, "in a crowd")
             assert receipt is not None, f"replica {victim.number} did not answer a kill"
             wait_until(
-                lambda: scene.off_everywhere(flag), seconds=20, every=0.01, what=f"{flag} to be off everywhere"
+                lambda: scene.off_everywhere(flag), seconds=20, every=0.05, what=f"{flag} to be off everywhere"
             )
             seconds = time.monotonic() - began
         return {"": seconds}
