@@ -32,6 +32,7 @@ from controller.registrar import Registrar
 from controller.scheduler import Pace
 from controller.settings import Settings, secret_file
 from controller.snapshot import FlagBoard, VersionClock
+from controller.store import upgrade
 from controller.store.embedded import EmbeddedPostgres
 from controller.store.listener import listen
 from controller.store.migrations import migrate as run_migrations
@@ -43,6 +44,7 @@ log = structlog.get_logger()
 SYNC_SECONDS = 2.0
 REMEMBER_SECONDS = 0.25
 ANNOUNCE_SECONDS = 1.0
+SCHEMA_SECONDS = 5.0
 CONNECT_RETRY_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
 SWITCH_SECONDS = 0.0005
@@ -110,6 +112,7 @@ class Rampart:
         self._connecting: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._database_url = ""
+        self._schema_problem: str | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._connected = False
 
@@ -212,6 +215,7 @@ class Rampart:
         self.scheduler.every(REMEMBER_SECONDS, "remember", self._remember_flags)
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.engine.announce)
         self.scheduler.every(COLLECT_SECONDS, "collect", _collect)
+        self.scheduler.every(SCHEMA_SECONDS, "schema", self._suit_schema)
         self._listen()
         gc.freeze()  # what is here now stays: no collection needs to walk through it
         log.info("ready", replica=self.replica.name)
@@ -241,9 +245,16 @@ class Rampart:
                 await embedded.start()
                 self.embedded = embedded  # from here on it supervises itself
             url = self.embedded.dsn
-        await run_migrations(url)
+        await run_migrations(url, replica=self.replica.name)
         await self.store.connect(url)
         self._database_url = url
+        await self._suit_schema()
+
+    async def _suit_schema(self) -> None:
+        """Another version may have changed the schema; and what waited for the last replica of an earlier one."""
+        self._schema_problem = await upgrade.look(
+            self.store, self._database_url, owner=self.owner, replica=self.replica.name
+        )
 
     async def _prepare(self) -> None:
         await self._first_token()
@@ -333,6 +344,8 @@ class Rampart:
         reasons = [] if self.presence.merged else ["the database does not answer, or its kills are not merged"]
         if not self.board.ready:
             reasons.append("no flags are known yet")
+        if self._schema_problem:
+            reasons.append(self._schema_problem)
         return reasons
 
     def metrics_text(self) -> bytes:

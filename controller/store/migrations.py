@@ -146,7 +146,7 @@ async def _apply(
                 raise RampartError(
                     f"migration {waiting[0]} waits for {', '.join(others) or 'replicas'}, and "
                     f"{migration.name} comes after it; finish the upgrade before this one first: "
-                    "bring every replica to its version, and release those that are gone with `rampart raises release`"
+                    "bring every replica to its version; release those that are gone: rampart raises release"
                 )
             try:
                 await connection.execute(migration.sql)
