@@ -14,7 +14,7 @@ SEEDS ?= 2000
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers simulate mutants chaos check format bench schema lock clean mutation
+.PHONY: help demo test test-peers simulate mutants chaos soak check format bench schema lock clean mutation
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-peers: $(DEV) ## Install Prometheus (Debian) if missing, then run the tests
 
 chaos: $(DEV) ## Half an hour of faults on three real replicas (ARGS="--seed 7 --faults 100"; --help)
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(DEV) ## Half an hour of 500 rollouts under mild faults: does memory stay flat (ARGS="--minutes 120")
+	$(BIN)/python -m tests.chaos.soak --minutes 30 --rollouts 500 $(ARGS)
 
 simulate: $(DEV) ## Three replicas of the engine under seeded faults (SEEDS=2000; ARGS="--races" or "--seed 7")
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)

@@ -1,0 +1,80 @@
+"""What lives in a process: on SIGUSR2, written as JSON to the file that CENSUS_FILE names, `{pid}` filled in.
+
+Only for processes that a test starts: `site` imports it there, before anything of Rampart.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LARGE = 50
+"""Containers of so many entries are named by the attribute that holds them."""
+
+SHOWN = 80
+CONTAINERS = (dict, list, set, frozenset, tuple)
+
+
+def take(*_: object) -> None:
+    gc.collect()
+    types = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    census = {
+        "blocks": sys.getallocatedblocks(),
+        "tasks": len(asyncio.all_tasks(asyncio.get_event_loop())),
+        "types": dict(types.most_common(SHOWN)),
+        "containers": _containers(),
+    }
+    target = Path(os.environ["CENSUS_FILE"].format(pid=os.getpid()))
+    written = target.with_suffix(".new")
+    written.write_text(json.dumps(census))
+    written.rename(target)
+
+
+def _containers() -> dict[str, int]:
+    """By class and attribute, the largest of each: all that our objects hold, from what is running down.
+
+    Not from the list of the garbage collector: what was frozen is not in it.
+    """
+    found: dict[str, int] = {}
+    seen: set[int] = set()
+    waiting: list[Any] = list(_roots())
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, CONTAINERS):
+            waiting += one.values() if isinstance(one, dict) else one
+        elif type(one).__module__.startswith("controller."):
+            for name, value in _attributes(one):
+                if hasattr(value, "__len__") and not isinstance(value, (str, bytes)) and len(value) >= LARGE:
+                    full = f"{type(one).__module__.removeprefix('controller.')}.{type(one).__qualname__}.{name}"
+                    found[full] = max(len(value), found.get(full, 0))
+                waiting.append(value)
+    return found
+
+
+def _roots() -> Iterator[Any]:
+    for task in asyncio.all_tasks(asyncio.get_event_loop()):
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        if frame is not None:
+            yield from frame.f_locals.values()
+
+
+def _attributes(holder: object) -> Iterator[tuple[str, Any]]:
+    yield from list(getattr(holder, "__dict__", {}).items())
+    for kind in type(holder).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(holder, name):
+                yield name, getattr(holder, name)
+
+
+if "CENSUS_FILE" in os.environ:
+    signal.signal(signal.SIGUSR2, take)
