@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -163,9 +164,8 @@ class SoakCluster(Cluster):
         self.sdk_key = self.replicas[0].sdk_key()
         for first in range(0, len(self.flags), FLAGS_PER_REQUEST):
             body = {"files": _files(self.flags[first : first + FLAGS_PER_REQUEST])}
-            wait_until(
-                lambda body=body: self._applied(body), seconds=120, every=1.0, what="the rollouts to be applied"
-            )
+            apply = partial(self._applied, body)
+            wait_until(apply, seconds=120, every=1.0, what="the rollouts to be applied")
 
     def _applied(self, body: object) -> bool:
         answer = self.replicas[0].asked("POST", "/api/v1/manifests", body, seconds=60.0)
