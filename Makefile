@@ -14,7 +14,7 @@ SEEDS ?= 2000
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers simulate mutants chaos soak check format bench schema lock clean mutation
+.PHONY: help demo test test-peers simulate mutants chaos soak explore check format bench schema lock clean mutation
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ simulate: $(DEV) ## Three replicas of the engine under seeded faults (SEEDS=2000
 
 mutants: $(DEV) ## Plant known bugs one after the other and see that each is noticed
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+explore: $(DEV) ## Visit every interleaving of a small model of several replicas (ARGS="--bugs"; --help)
+	$(BIN)/python -m tests.simulation.exhaustive $(ARGS)
 
 check: $(DEV) ## Everything CI runs: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
