@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,10 +13,15 @@ from controller.store.migrations import migrate
 from controller.store.postgres import PostgresStore
 from tests.contracts.test_store import TestPostgres as OnPostgres
 from tests.store.samples import change, entry, kill, started
+from tests.support import manifests
+from tests.support.exposition import Exposition, Traffic
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.postgres import Server, database, postgres_server
+from tests.support.replicas import Database, replicas
 
 __all__ = ["database", "postgres_server"]
+
+FLAG_KEY = "checkout"
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -108,3 +115,32 @@ async def test_migrations_go_through_a_pooler(pooler: str, postgres_server: Serv
     assert sorted([*first, *second])[0].startswith("0001_pre")
     assert await migrate(through) == []
     await postgres_server.drop_database(direct)
+
+
+@pytest.mark.timeout(240)
+def test_two_replicas_finish_a_rollout_through_a_pooler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a direct address beside it, to be told of changes."""
+    database = Database(tmp_path / "database")
+    app = Exposition({FLAG_KEY: {"on": Traffic(), "off": Traffic()}})
+    more = (
+        f'[sources.app]\nkind = "scrape"\ntargets = ["{app.url}"]\nevery_seconds = 0.25\ntimeout_seconds = 1.0\n'
+        "[engine]\npoll_seconds = 0.2\nlease_seconds = 5.0\npresence_seconds = 3.0\n"
+    )
+    monkeypatch.setenv("RAMPART_DATABASE__POOLED", "true")
+    monkeypatch.setenv("RAMPART_DATABASE__LISTEN_URL", database.url)
+    with ExitStack() as stack:
+        stack.callback(database.stop)
+        stack.callback(app.close)
+        through = stack.enter_context(running_pgbouncer(tmp_path, database.url, pool_size=3))
+        first, second = stack.enter_context(replicas(tmp_path, through, more=more, count=2))
+        first.apply(
+            a_policy=manifests.policy(every="500ms", window="2s", stale_after="2s"),
+            the_flag=manifests.flag(FLAG_KEY),
+            the_plan=manifests.plan(FLAG_KEY),
+        )
+        second.command(FLAG_KEY, "start")
+        done = first.wait_phase(FLAG_KEY, "completed", seconds=120)
+        assert done["observed_exposure"] == 100_000
+        assert second.call("GET", "audit/verify")["problem"] is None
+        assert "told_of_changes" in first.tail(100_000)
+        assert [first.stop(), second.stop()] == [0, 0]
