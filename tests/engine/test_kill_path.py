@@ -284,6 +284,7 @@ async def test_a_kill_by_key_or_by_plan_meets_every_flag_that_fits(desk: Desk) -
     assert desk.killer.known() == [KnownFlag(plan="checkout", flag=MAIN, serve=SERVE)]
     assert [status.reason for status in desk.killer.kills_of(STAGING)] == ["INC-1"] * 3
     assert {status.actor for status in desk.killer.active()} == {"dana"}
+    assert {held.kill.cause for held in desk.killer.in_force()} == {"user"}
 
 
 @pytest.mark.parametrize(
@@ -576,6 +577,19 @@ async def test_whoever_is_asked_says_for_which_flags_a_write_is_on_its_way(desk:
     assert (await desk.killer.hear(records)).writing == ()
 
 
+async def test_whoever_waits_for_our_disk_is_answered_that_it_has_not_got_it_yet(desk: Desk) -> None:
+    async def never(record: object) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    desk.journal.append = never  # type: ignore[method-assign]
+    record = KillRecord(kill=Kill(id="k1", flag=MAIN, accepted_at=desk.clock.now(), actor="kim", reason="r"))
+    answer = await desk.killer.hear([record])
+    assert (answer.holds, answer.writing) == (("k1",), ("k1",))
+    for task in list(desk.killer._tasks):
+        task.cancel()
+
+
 async def test_a_late_word_of_a_reset_kill_brings_it_not_back(desk: Desk) -> None:
     receipt = await desk.kill()
     (held,) = desk.killer.in_force()
@@ -775,6 +789,7 @@ async def test_after_another_life_of_the_database_everything_is_written_again(de
 async def test_what_comes_back_is_lowered_again_and_what_stays_off_is_left_alone(desk: Desk) -> None:
     mine, theirs = await desk.kill(), await desk.kill(OTHER)
     desk.main.flags[MAIN] = ON
+    desk.clock.elapsed += 9.0
     with capture_logs() as told:
         await desk.killer.sweep()
     assert lines(told, "killed_flag_came_back") == [
@@ -782,7 +797,7 @@ async def test_what_comes_back_is_lowered_again_and_what_stays_off_is_left_alone
     ]
     assert desk.main.asked("kill") == [mine.kill_id] * 2
     assert desk.other.asked("kill") == [theirs.kill_id]
-    assert desk.confirmed() == [True, True]
+    assert [status.confirmed_at for status in desk.killer.active()] == [desk.clock.now(), theirs.confirmed_at]
 
 
 async def test_what_cannot_be_read_is_not_taken_for_having_come_back(desk: Desk) -> None:
@@ -859,6 +874,20 @@ async def test_a_reset_of_two_flags_by_one_key_releases_both(desk: Desk) -> None
     statuses = await desk.reset(one.kill_id, two.kill_id)
     assert [status.flag for status in statuses] == [MAIN, STAGING]
     assert desk.killer.in_force() == []
+
+
+async def test_two_resets_of_one_kill_at_once_release_it_once_and_leave_nothing(desk: Desk) -> None:
+    receipt = await desk.kill()
+
+    async def slow(what: str) -> None:
+        await asyncio.sleep(0.01)
+
+    desk.main.meanwhile = slow
+    both = await asyncio.gather(desk.reset(receipt.kill_id), desk.reset(receipt.kill_id))
+    assert [[status.kill_id for status in statuses] for statuses in both] == [[receipt.kill_id]] * 2
+    assert (desk.killer.in_force(), desk.killer.holds(MAIN), desk.killer._of_flag) == ([], [], {})
+    rows = await desk.database.audit()
+    assert sum('"action":"reset"' in row.body for row in rows) == 1
 
 
 async def test_a_provider_that_does_not_settle_keeps_the_kill(desk: Desk) -> None:
