@@ -18,7 +18,7 @@ from tests.chaos.faults.scene import Fault, Scene
 from tests.chaos.history import History
 from tests.chaos.ledger import Ledger
 from tests.chaos.people import People
-from tests.chaos.plans import EVERY_SECONDS
+from tests.chaos.plans import QUICK
 from tests.chaos.report import Outcome, Report
 from tests.chaos.witness import Witness, exposes, exposure, served
 from tests.support.server import wait_until
@@ -26,7 +26,7 @@ from tests.support.server import wait_until
 CALM_EVERY = 50
 """After so many faults everybody rests for a moment, and everything is compared."""
 
-CONVERGENCE_SECONDS = 2 * EVERY_SECONDS + LEASE_SECONDS
+CONVERGENCE_SECONDS = 2 * QUICK.every + LEASE_SECONDS
 TOO_MANY = 10
 """After so many failures the rest of the course would only say the same again."""
 

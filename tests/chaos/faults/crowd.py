@@ -53,7 +53,7 @@ def commands_at_once(scene: Scene) -> Recoveries:
 def flag_changed_by_hand(scene: Scene) -> Recoveries:
     """Lowered again and paused, unless a kill was faster."""
     cluster = scene.cluster
-    with scene.climbing_flag(below=50_000) as flag:
+    with scene.climbing_flag(below=50_000, quick=True) as flag:
         if flag is None:
             return {}
         began = time.monotonic()
@@ -72,7 +72,7 @@ def _as_committed(scene: Scene, flag: str) -> bool:
 
 
 FAULTS = (
-    Fault("kill in a crowd", kill_in_a_crowd, 80, "while others raise the same flag", alone=False),
-    Fault("commands at once", commands_at_once, 80, "six for one rollout, through all replicas", alone=False),
+    Fault("kill in a crowd", kill_in_a_crowd, 160, "while others raise the same flag", alone=False),
+    Fault("commands at once", commands_at_once, 160, "six for one rollout, through all replicas", alone=False),
     Fault("flag changed by hand", flag_changed_by_hand, 10, "100 % written past Rampart", alone=False),
 )

@@ -36,7 +36,7 @@ def _rising(scene: Scene) -> Recoveries:
 def flag_breaks(scene: Scene) -> Recoveries:
     """From its first error until it is off everywhere."""
     cluster = scene.cluster
-    with scene.climbing_flag() as flag:
+    with scene.climbing_flag(quick=True) as flag:
         if flag is None:
             return {}
         began = time.monotonic()
@@ -52,7 +52,7 @@ def flag_breaks(scene: Scene) -> Recoveries:
 
 
 FAULTS = (
-    *(Fault(f"metrics {ill}", application(ill), 3, "for up to 4 s; until a rollout rises") for ill in ILLNESSES),
-    Fault("counters reset", counters_reset, 4, "the application restarts; until a rollout rises"),
-    Fault("flag breaks", flag_breaks, 12, "60 % errors; until off everywhere", alone=False),
+    *(Fault(f"metrics {ill}", application(ill), 2, "for up to 4 s; until a rollout rises") for ill in ILLNESSES),
+    Fault("counters reset", counters_reset, 2, "the application restarts; until a rollout rises"),
+    Fault("flag breaks", flag_breaks, 15, "60 % errors; until off everywhere", alone=False),
 )

@@ -101,13 +101,13 @@ def _cut_from_peers(scene: Scene, victim: Replica) -> list[Proxy]:
 
 
 FAULTS = (
-    Fault("connections reset", connections_reset, 230, "RST on a replica's connections", alone=False),
-    Fault("latency", latency, 70, "20 to 300 ms more for each packet", alone=False),
-    Fault("black hole", black_hole, 60, "everything is swallowed for up to 3.5 s", alone=False),
-    Fault("half-open", half_open, 60, "one direction is dead for up to 3.5 s", alone=False),
-    Fault("refused", refused, 60, "nobody listens for up to 2 s", alone=False),
-    Fault("partition", partition, 8, "no database, no peers, beyond lease and check-in"),
-    Fault("peers cut", peers_cut, 40, "a replica and the others do not reach each other", alone=False),
-    Fault("peers reset", peers_reset, 40, "RST on all connections between replicas", alone=False),
+    Fault("connections reset", connections_reset, 420, "RST on a replica's connections", alone=False),
+    Fault("latency", latency, 120, "20 to 300 ms more for each packet", alone=False),
+    Fault("black hole", black_hole, 80, "everything is swallowed for up to 3.5 s", alone=False),
+    Fault("half-open", half_open, 80, "one direction is dead for up to 3.5 s", alone=False),
+    Fault("refused", refused, 80, "nobody listens for up to 2 s", alone=False),
+    Fault("partition", partition, 4, "no database, no peers, beyond lease and check-in"),
+    Fault("peers cut", peers_cut, 80, "a replica and the others do not reach each other", alone=False),
+    Fault("peers reset", peers_reset, 80, "RST on all connections between replicas", alone=False),
     Fault("kill while cut off", kill_while_cut_off, 15, "through a replica that reaches nobody"),
 )

@@ -131,14 +131,14 @@ def _head(cluster: Cluster) -> int:
 
 
 FAULTS = (
-    Fault("backends terminated", backends_terminated, 120, "pg_terminate_backend on all of them", alone=False),
+    Fault("backends terminated", backends_terminated, 200, "pg_terminate_backend on all of them", alone=False),
     Fault("backend killed", backend_killed, 15, "SIGKILL: all are thrown out", RESTART_SECONDS),
     Fault("PostgreSQL restarted", postgres_restarted, 25, "immediate shutdown, and start", RESTART_SECONDS),
     Fault("PostgreSQL away", postgres_away, 8, "immediate shutdown, start 1 to 6 s later", RESTART_SECONDS),
     Fault("PostgreSQL frozen", postgres_frozen, 12, "SIGSTOP of all its processes for up to 4 s"),
-    Fault("failover", failover, 4, "to a standby that lacks the last commits"),
+    Fault("failover", failover, 3, "to a standby that lacks the last commits"),
     Fault("read-only", read_only, 10, "default_transaction_read_only for up to 3 s"),
-    Fault(DISK_FULL, disk_full, 5, "no byte is free for up to 4 s"),
+    Fault(DISK_FULL, disk_full, 3, "no byte is free for up to 4 s"),
     Fault("serialization failures", serialization_failures, 10, "all is serializable for up to 3 s"),
     Fault("pools exhausted", head_locked, 12, "the lock that commits need is held for up to 4 s"),
 )

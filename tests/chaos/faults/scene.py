@@ -8,6 +8,7 @@ from random import Random
 
 from msgspec import Struct
 
+from tests.chaos import plans
 from tests.chaos.cluster import Cluster, Replica
 from tests.chaos.database import AWAY
 from tests.chaos.history import History
@@ -49,11 +50,12 @@ class Scene(Struct, kw_only=True):
         return {"": time.monotonic() - began}
 
     @contextmanager
-    def climbing_flag(self, *, below: int = 100_001) -> Iterator[str | None]:
+    def climbing_flag(self, *, below: int = 100_001, quick: bool = False) -> Iterator[str | None]:
         """A flag whose run is climbing, if there is one; people leave it alone for the time of the block."""
         found: list[str] = []
         with contextlib.suppress(*AWAY):
             found = [row["plan"] for row in self.cluster.sql.rows(CLIMBING, below, seconds=3.0)]
+        found = [flag for flag in found if plans.pace(flag) is plans.QUICK] if quick else found
         if not found:
             yield None
             return
