@@ -334,6 +334,7 @@ class Reconciler:
             entry=entry,
             raises=decision.action in RAISING,
             lease_epoch=lease_epoch,
+            lease_owner=self._owner if lease_epoch is not None else None,
             observations=observations_after(decision, observations, changed=changed, version=after.version),
         )
         await self._commit(move)
@@ -425,7 +426,7 @@ class Reconciler:
                 return
         if _rises(run):
             try:
-                await self.store.check_raise(run, claim.lease_epoch)
+                await self.store.check_raise(run, claim.lease_epoch, self._owner)
             except RaisesBlocked as error:
                 log.warning("apply_blocked", run=run.id, error=str(error))
                 return

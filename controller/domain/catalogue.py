@@ -43,8 +43,9 @@ class Claim(Struct, frozen=True, kw_only=True):
 class Transition(Struct, frozen=True, kw_only=True):
     """One guarded change of a run: `before` must still be the stored version.
 
-    `lease_epoch` None is a person's command: no lease needed. `raises` makes the commit check that the flag's
-    kill epoch is still `after.kill_epoch`. `check_in_seconds` is when the next tick is due.
+    `lease_epoch` None is a person's command: no lease needed. `lease_owner` is who claimed it: after a failover to
+    a past an epoch is given out twice. `raises` makes the commit check that the flag's kill epoch is still
+    `after.kill_epoch`. `check_in_seconds` is when the next tick is due.
     """
 
     before: Run
@@ -52,6 +53,7 @@ class Transition(Struct, frozen=True, kw_only=True):
     entry: AuditEntry
     raises: bool
     lease_epoch: int | None = None
+    lease_owner: str | None = None
     observations: Observations | None = None
     check_in_seconds: float = 0.0
 

@@ -231,7 +231,7 @@ class MemoryStore:
             raise Conflict(f"{before.id} is not in the database")
         if change.raises:
             self._require_raisable(after)
-        if change.lease_epoch is not None and not self._leased(row, change.lease_epoch):
+        if change.lease_epoch is not None and not self._leased(row, change.lease_epoch, change.lease_owner):
             raise StaleLease(f"this replica no longer holds {before.id}")
         if row.run.version != before.version:
             raise Conflict(f"{before.id} is at version {row.run.version}, not {before.version}")
@@ -242,12 +242,12 @@ class MemoryStore:
             row.observations = change.observations
         return sequence
 
-    async def check_raise(self, run: Run, lease_epoch: int) -> None:
+    async def check_raise(self, run: Run, lease_epoch: int, owner: str) -> None:
         row = self.rows.get(run.id)
         if row is None:
             raise Conflict(f"{run.id} is not in the database")
         self._require_raisable(run)
-        if not self._leased(row, lease_epoch):
+        if not self._leased(row, lease_epoch, owner):
             raise StaleLease(f"this replica no longer holds {run.id}")
         if row.run.version != run.version:
             raise Conflict(f"{run.id} is at version {row.run.version}, not {run.version}")
@@ -259,8 +259,9 @@ class MemoryStore:
         if obstacles:
             raise RaisesBlocked(f"no run may rise: {'; '.join(obstacles)}")
 
-    def _leased(self, row: Row, epoch: int) -> bool:
-        return row.epoch == epoch and row.expires_at > self._now()
+    def _leased(self, row: Row, epoch: int, owner: str | None) -> bool:
+        """A failover to a past gives a number out twice, but not to the same owner."""
+        return row.epoch == epoch and row.expires_at > self._now() and owner in (None, row.owner)
 
     async def committed(self, entry_id: str) -> int | None:
         return self.sequences.get(entry_id)
@@ -270,8 +271,7 @@ class MemoryStore:
             row = self.rows.get(claim.run.id)
             if (
                 row is not None
-                and row.owner == owner
-                and self._leased(row, claim.lease_epoch)
+                and self._leased(row, claim.lease_epoch, owner)
                 and row.run.version == claim.run.version
             ):
                 row.observations = observations

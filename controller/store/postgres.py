@@ -221,21 +221,23 @@ class PostgresStore:
                 None if change.observations is None else rows.document(change.observations),
                 entry.id,
                 canonical_body(entry),
+                change.lease_owner,
             )
         except RaisesBlocked:
             sequence = None
         if sequence is None:
-            await self._require(change.before, after.kill_epoch if change.raises else None, change.lease_epoch)
+            kill_epoch = after.kill_epoch if change.raises else None
+            await self._require(change.before, kill_epoch, change.lease_epoch, change.lease_owner)
             # Nothing is in the way any more, and it did not happen: a replica was absent for a moment.
             raise RaisesBlocked("no run may rise: a replica had not checked in; it has by now")
         return sequence
 
-    async def check_raise(self, run: Run, lease_epoch: int) -> None:
-        await self._require(run, run.kill_epoch, lease_epoch)
+    async def check_raise(self, run: Run, lease_epoch: int, owner: str) -> None:
+        await self._require(run, run.kill_epoch, lease_epoch, owner)
 
-    async def _require(self, run: Run, kill_epoch: int | None, lease_epoch: int | None) -> None:
+    async def _require(self, run: Run, kill_epoch: int | None, lease_epoch: int | None, owner: str | None) -> None:
         """The guards of a commit, each with its own error. `kill_epoch` is given for a raise."""
-        row = await self._database.fetchrow(SQL["guards"], run.id, lease_epoch)
+        row = await self._database.fetchrow(SQL["guards"], run.id, lease_epoch, owner)
         if row is None:
             raise Conflict(f"{run.id} is not in the database")
         if kill_epoch is not None:

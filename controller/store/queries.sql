@@ -132,6 +132,7 @@ WITH flag AS (
     FROM flag
     WHERE runs.id = $10 AND runs.version = $11
         AND ($12::bigint IS NULL OR (lease_epoch = $12 AND lease_expires_at > clock_timestamp()))
+        AND lease_owner IS NOT DISTINCT FROM coalesce($16::text, lease_owner)
     RETURNING runs.id, runs.version
 ), observed AS (
     INSERT INTO observations (run, document)
@@ -144,7 +145,8 @@ FROM changed
 -- name: guards
 -- What the guards of a commit would see: to tell which one refused it, or would refuse a raise.
 SELECT r.version, f.kill_epoch,
-    ($2::bigint IS NULL OR coalesce(r.lease_epoch = $2 AND r.lease_expires_at > clock_timestamp(), false)) AS held,
+    ($2::bigint IS NULL OR coalesce(r.lease_epoch = $2 AND r.lease_expires_at > clock_timestamp(), false))
+        AND r.lease_owner IS NOT DISTINCT FROM coalesce($3::text, r.lease_owner) AS held,
     ARRAY(SELECT name FROM replicas WHERE is_absent(replicas) ORDER BY name) AS absent,
     ARRAY(SELECT seen_at FROM replicas WHERE is_absent(replicas) ORDER BY name) AS absent_seen_at,
     ARRAY(SELECT document FROM barriers WHERE released_at IS NULL ORDER BY raised_at, id) AS barriers

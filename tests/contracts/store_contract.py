@@ -357,6 +357,17 @@ class StoreContract:
         assert await version_of(store, run) == run.version
         await store.commit(change(run, "pause", lease_epoch=fresh.lease_epoch))
 
+    async def test_an_epoch_that_a_failover_gave_out_twice_serves_only_its_owner(self, store: Store) -> None:
+        run = await started(store)
+        claim = await claim_one(store, "replica-a")
+        theirs = change(run, "pause", lease_epoch=claim.lease_epoch, lease_owner="replica-b")
+        with pytest.raises(StaleLease):
+            await store.commit(theirs)
+        with pytest.raises(StaleLease):
+            await store.check_raise(run, claim.lease_epoch, "replica-b")
+        assert await version_of(store, run) == run.version
+        await store.commit(replace(theirs, lease_owner="replica-a"))
+
     async def test_a_lease_that_ran_out_is_stale_though_nobody_took_it(self, store: Store) -> None:
         run = await started(store)
         claim = await claim_one(store, lease_seconds=0.0)
@@ -588,7 +599,7 @@ class StoreContract:
         with pytest.raises(RaisesBlocked, match="no run may rise: replica replica-b has not checked in since"):
             await store.commit(change(paused, "resume", raises=True))
         with pytest.raises(RaisesBlocked, match="replica-b"):
-            await store.check_raise(paused, claim.lease_epoch)
+            await store.check_raise(paused, claim.lease_epoch, "replica-a")
         assert await store.audit() == rows
         (silent,) = (await check_in(store)).absent
         assert silent.name == "replica-b"
@@ -598,7 +609,7 @@ class StoreContract:
         )
 
         await check_in(store, B)
-        await store.check_raise(paused, claim.lease_epoch)
+        await store.check_raise(paused, claim.lease_epoch, "replica-a")
         await store.commit(change(paused, "resume", raises=True))
 
     async def test_while_a_registered_replica_is_silent_runs_are_lowered_and_ended(
@@ -657,7 +668,7 @@ class StoreContract:
         with pytest.raises(RaisesBlocked, match="no run may rise: the database lost history"):
             await store.commit(change(run, "start", raises=True))
         with pytest.raises(RaisesBlocked):
-            await store.check_raise(run, claim.lease_epoch)
+            await store.check_raise(run, claim.lease_epoch, "replica-a")
         assert await store.release_raises(entry("release_raises")) == ["head-9"]
         assert await audited(store) == ["apply", "apply", "start", "block_raises", "release_raises"]
         assert (await check_in(store)).barriers == ()
@@ -688,20 +699,20 @@ class StoreContract:
     ) -> None:
         run = await started(store)
         claim = await claim_one(store)
-        await store.check_raise(run, claim.lease_epoch)
+        await store.check_raise(run, claim.lease_epoch, "replica-a")
         with pytest.raises(Conflict, match="not in the database"):
-            await store.check_raise(replace(run, id="nothing#1"), claim.lease_epoch)
+            await store.check_raise(replace(run, id="nothing#1"), claim.lease_epoch, "replica-a")
         with pytest.raises(StaleLease):
-            await store.check_raise(run, claim.lease_epoch + 1)
+            await store.check_raise(run, claim.lease_epoch + 1, "replica-a")
         with pytest.raises(Conflict, match="at version"):
-            await store.check_raise(replace(run, version=run.version - 1), claim.lease_epoch)
+            await store.check_raise(replace(run, version=run.version - 1), claim.lease_epoch, "replica-a")
         await check_in(store, B)
         await pass_seconds(31.0)
         with pytest.raises(RaisesBlocked):
-            await store.check_raise(run, claim.lease_epoch)
+            await store.check_raise(run, claim.lease_epoch, "replica-a")
         await store.record_kill(kill(), entry("kill"))
         with pytest.raises(KillInForce):
-            await store.check_raise(run, claim.lease_epoch)
+            await store.check_raise(run, claim.lease_epoch, "replica-a")
 
     async def test_one_at_a_time_leads_a_task(self, store: Store, pass_seconds: PassSeconds) -> None:
         assert await store.lead("announce", "a", lease_seconds=10.0)

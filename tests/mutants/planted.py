@@ -33,7 +33,7 @@ PLANTED = (
     Bug(
         "no fencing in the model of the database",
         MEMORY,
-        "        return row.epoch == epoch and row.expires_at > self._now()",
+        "        return row.epoch == epoch and row.expires_at > self._now() and owner in (None, row.owner)",
         "        return True",
         WORLDS,
     ),
@@ -42,6 +42,13 @@ PLANTED = (
         SQL,
         "($12::bigint IS NULL OR (lease_epoch = $12 AND lease_expires_at > clock_timestamp()))",
         "($12::bigint IS NULL OR true)",
+        "tests/contracts/test_store.py",
+    ),
+    Bug(
+        "the owner of a lease is not compared, only its number",
+        SQL,
+        "        AND lease_owner IS NOT DISTINCT FROM coalesce($16::text, lease_owner)\n",
+        "        AND ($16::text IS NULL OR true)\n",
         "tests/contracts/test_store.py",
     ),
     Bug(
@@ -177,7 +184,7 @@ PLANTED = (
     Bug(
         "a raise is written again without asking the database",
         RECONCILER,
-        "                await self.store.check_raise(run, claim.lease_epoch)",
+        "                await self.store.check_raise(run, claim.lease_epoch, self._owner)",
         "                await asyncio.sleep(0)",
         "tests/promises/test_replicas.py -k applied_again_waits",
     ),
