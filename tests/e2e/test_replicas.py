@@ -64,6 +64,12 @@ def rampart(replica: Replica, *arguments: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
+def confirmed(replica: Replica) -> bool:
+    """Whether it holds all kills, and none of them is in doubt any more."""
+    kills = replica.call("GET", "kills")
+    return len(kills) == len(KILLED) + 1 and all(one["confirmed_at"] for one in kills)
+
+
 def wait_served_by_all(streams: Sequence[Streams], flags: Sequence[str], *, on: bool) -> None:
     def served() -> bool:
         return all(one.served(flags) == [[on] * len(flags)] * one.count for one in streams)
@@ -87,11 +93,14 @@ def test_a_kill_at_one_replica_turns_the_sdks_of_all_off_while_the_database_is_f
         wait_until(lambda: all(one.connected() for one in streams), what="all streams to be connected")
         wait_served_by_all(streams, FLAGS, on=True)
         with Frozen(database.postmaster):
-            kills = [fleet.kill(first, flag) for flag in KILLED] + [fleet.kill(second, KILLED_ELSEWHERE)]
+            kills = [fleet.kill(first, flag, confirmed=False) for flag in KILLED]
+            kills.append(fleet.kill(second, KILLED_ELSEWHERE, confirmed=False))
             wait_served_by_all(streams, [*KILLED, KILLED_ELSEWHERE], on=False)
-            assert [one.receipt["replicas"] for one in kills] == [names] * len(kills)
-            assert [one.receipt["silent"] for one in kills] == [[]] * len(kills)
-            assert all(one.receipt["durable"] and one.receipt["confirmed_at"] for one in kills)
+            # On a busy machine one may answer too late to be named as reached; it is then named as silent.
+            assert all(sorted(one.receipt["replicas"] + one.receipt["silent"]) == names for one in kills)
+            assert any(one.receipt["replicas"] == names for one in kills)
+            assert all(one.receipt["durable"] for one in kills)
+            wait_until(lambda: all(map(confirmed, three)), what="every kill to be confirmed, database or not")
         for one in three:
             one.wait_ready(60)
         wait_served_by_all(streams, [*KILLED, KILLED_ELSEWHERE], on=False)
