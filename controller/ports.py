@@ -174,9 +174,10 @@ class Store(Protocol):
     async def commit(self, transition: Transition) -> int:
         """State, audit entry and outbox together; returns the audit sequence.
 
-        Guarded by run version, by lease epoch and owner (when given) and, for a raise, by the flag's kill epoch and
-        the presence of every registered replica, in the same statement. Raises Conflict, StaleLease, KillInForce or
-        RaisesBlocked; nothing has happened then. After StoreUnavailable the outcome is unknown: ask `committed`.
+        Guarded by run version, by lease epoch and owner (when given) and, for a raise, by the flag's kill epoch
+        and the presence of every registered replica, in the same statement. Raises Conflict, StaleLease,
+        KillInForce or RaisesBlocked; nothing has happened then. After StoreUnavailable the outcome is unknown:
+        ask `committed`.
         """
 
     async def check_raise(self, run: Run, lease_epoch: int, owner: str) -> None:

@@ -35,21 +35,21 @@ PLANTED = (
         MEMORY,
         "        return row.epoch == epoch and row.expires_at > self._now() and owner in (None, row.owner)",
         "        return True",
-        WORLDS,
+        "tests/contracts/test_store.py -k TestMemory",
     ),
     Bug(
         "no fencing in the database",
         SQL,
         "($12::bigint IS NULL OR (lease_epoch = $12 AND lease_expires_at > clock_timestamp()))",
         "($12::bigint IS NULL OR true)",
-        "tests/contracts/test_store.py",
+        "tests/contracts/test_store.py -k TestPostgres",
     ),
     Bug(
         "the owner of a lease is not compared, only its number",
         SQL,
         "        AND lease_owner IS NOT DISTINCT FROM coalesce($16::text, lease_owner)\n",
         "        AND ($16::text IS NULL OR true)\n",
-        "tests/contracts/test_store.py",
+        "tests/contracts/test_store.py -k TestPostgres",
     ),
     Bug(
         "check-then-act: the version is not a guard of the commit",
@@ -63,14 +63,14 @@ PLANTED = (
         SQL,
         "    WHERE runs.id = $10 AND runs.version = $11\n",
         "    WHERE runs.id = $10 AND $11::bigint IS NOT NULL\n",
-        "tests/contracts/test_store.py",
+        "tests/contracts/test_store.py -k TestPostgres",
     ),
     Bug(
         "the kill epoch is not checked by a raise",
         MEMORY,
         "        if self.epochs.get(run.flag, 0) != run.kill_epoch:",
         "        if False:",
-        "tests/contracts/test_store.py",
+        "tests/contracts/test_store.py -k TestMemory",
     ),
     Bug(
         "raises do not wait for absent replicas",
@@ -84,21 +84,21 @@ PLANTED = (
         JUDGE,
         "    return number is not None and math.isfinite(number)",
         "    return number is not None",
-        WORLDS,
+        "tests/domain/test_judge.py",
     ),
     Bug(
         "the last of several series wins",
         JUDGE,
         "    if reading.series > 1:",
         "    if False:",
-        WORLDS,
+        "tests/domain/test_judge.py",
     ),
     Bug(
         "a dead target's rate counts as traffic",
         JUDGE,
         "        if not reading.age_seconds <= stale_after:",
         "        if False:",
-        WORLDS,
+        "tests/domain/test_judge.py",
     ),
     Bug(
         "silence is no errors",
@@ -106,14 +106,14 @@ PLANTED = (
         "    if reading.total is None or not _finite(reading.total):\n"
         '        return "no_data", _silence(reading.total, "the total")',
         '    if reading.total is None or not _finite(reading.total):\n        return None, ""',
-        WORLDS,
+        "tests/domain/test_judge.py",
     ),
     Bug(
         "ten requests are a sample",
         JUDGE,
         "    if reading.total < min_sample or reading.total <= 0:",
         "    if reading.total <= 0:",
-        WORLDS,
+        "tests/domain/test_judge.py",
     ),
     Bug(
         "one pass among unknowns is enough",
@@ -127,7 +127,7 @@ PLANTED = (
         ACCUMULATORS,
         "    settled = run.confirmed and before.since_confirmed >= settling_seconds(guardrails)",
         "    settled = True",
-        WORLDS,
+        "tests/domain/test_accumulators.py",
     ),
     Bug(
         "a suspended process bakes while it sleeps",
@@ -141,7 +141,7 @@ PLANTED = (
         "controller/lookout.py",
         "        asked_at = self._clock.monotonic()",
         "        asked_at = self._clock.now().timestamp()",
-        WORLDS,
+        "tests/promises/test_clocks.py",
     ),
     Bug(
         "the first tick after a confirmation counts time before it",
@@ -156,14 +156,14 @@ PLANTED = (
         "    target = stage_at(plan, run.exposure) + 1\n    if target < len(plan.spec.stages):",
         "    target = min(stage_at(plan, run.exposure) + 2, len(plan.spec.stages))\n"
         "    if target < len(plan.spec.stages):",
-        WORLDS,
+        "tests/domain/test_decide.py",
     ),
     Bug(
         "an outage that also hits the control kills",
         DECIDE,
         "    if verdict.control_fails and not verdict.even_if_control_fails:",
         "    if False:",
-        WORLDS,
+        "tests/domain/test_decide.py",
     ),
     Bug(
         "applied before it is committed",
@@ -179,7 +179,7 @@ PLANTED = (
         RECONCILER,
         "            if await self.store.committed(move.entry.id) is None:\n                raise",
         "            await asyncio.sleep(0)",
-        WORLDS,
+        "tests/promises/test_unknown_outcomes.py",
     ),
     Bug(
         "a raise is written again without asking the database",
@@ -207,7 +207,7 @@ PLANTED = (
         "controller/domain/convergence.py",
         '    if isinstance(observed, Unknown):\n        return Convergence(difference="unread"',
         '    if isinstance(observed, Unknown):\n        return Convergence(difference="none"',
-        WORLDS,
+        "tests/domain/test_convergence.py",
     ),
     Bug(
         "a kill is confirmed without a read",
@@ -228,14 +228,14 @@ PLANTED = (
         KILLER,
         "        if self.holds(flag):\n            raise KillInForce(",
         "        if False:\n            raise KillInForce(",
-        "tests/promises",
+        "tests/engine/test_kill_path.py tests/promises/test_interleavings.py",
     ),
     Bug(
         "what a kill met on its way is not lowered again",
         KILLER,
         "        if self.holds(flag):\n            # The kill came while we wrote",
         "        if False:\n            # The kill came while we wrote",
-        "tests/promises/test_interleavings.py",
+        "tests/engine/test_kill_path.py tests/promises/test_interleavings.py",
     ),
     Bug(
         "kills of the journal are not taken up at a start",
@@ -256,14 +256,14 @@ PLANTED = (
         KILLER,
         "        await asyncio.gather(*(self._lower(held) for held in open_kills if not self._in_doubt(held)))",
         "        await asyncio.sleep(0)",
-        WORLDS,
+        "tests/engine/test_kill_path.py",
     ),
     Bug(
         "a killed flag that comes back is not lowered again",
         KILLER,
         "                await asyncio.gather(*(self._came_back(held) for held in risen))",
         "                await asyncio.sleep(0)",
-        WORLDS,
+        "tests/engine/test_kill_path.py",
     ),
     Bug(
         "other replicas are not told of kills",
@@ -295,7 +295,7 @@ PLANTED = (
         "            1.0, lambda: asyncio.ensure_future(self._disk.append(frame(record)))\n"
         "        )\n"
         "        return True",
-        WORLDS,
+        "tests/engine/test_journal.py",
     ),
     Bug(
         "the journal reports success when the disk refused",
@@ -323,7 +323,7 @@ PLANTED = (
         "controller/snapshot.py",
         "        if self._kills.get(place):\n            config = killed(config, config.version)",
         "        if False:\n            config = killed(config, config.version)",
-        WORLDS,
+        "tests/delivery/test_board.py",
     ),
     Bug(
         "a flag that a failover forgot stays as it was on some replicas",
