@@ -34,10 +34,10 @@ def serve(config: str | None) -> int:
 @click.command()
 @config_option
 def migrate(config: str | None) -> int:
-    """Bring the database to this version, as far as the replicas that run allow.
+    """Bring the database to this version.
 
     serve does the same at its start. What an earlier version would not bear waits until no replica of it is
-    registered any more, and is then done by one of those that run, or by this command run once more.
+    registered any more; one of those that run does it then, or this command run once more.
 
     \b
     Example:
