@@ -171,9 +171,12 @@ class Connections:
             raise RaisesBlocked(str(error)) from error
         except (pg.UndefinedTableError, pg.UndefinedFunctionError) as error:
             raise StoreUnavailable(f"the database is not migrated ({error}); run `rampart migrate`") from error
-        except UNAVAILABLE as error:
+        except (AttributeError, *UNAVAILABLE) as error:
+            # AttributeError: cut between preparing and executing, asyncpg misses the protocol that it had.
             if loop.time() >= deadline:
                 raise StoreUnavailable(f"the database did not answer within {self._timeout:g} s") from error
+            if isinstance(error, AttributeError):
+                raise
             raise StoreUnavailable(f"the database is not available: {error or type(error).__name__}") from error
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -90,6 +91,22 @@ async def test_a_commit_stopped_by_a_timeout_is_settled_by_asking(hasty: Postgre
     assert await hasty.committed(step.entry.id) is None
     sequence = await hasty.commit(step)
     assert await hasty.committed(step.entry.id) == sequence
+
+
+async def test_a_connection_cut_between_preparing_and_executing_is_unavailable(
+    hasty: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = vars(asyncpg.Connection)["_get_statement"]
+
+    async def late(*arguments: Any, **options: Any) -> Any:
+        statement = await prepare(*arguments, **options)
+        await asyncio.sleep(TIMEOUT + 0.1)  # the answer to the first half comes when time is over
+        return statement
+
+    with monkeypatch.context() as slow:
+        slow.setattr(asyncpg.Connection, "_get_statement", late)
+        await ends_in_time(hasty.plans())
+    assert await hasty.plans() == []
 
 
 async def test_connections_cut_by_the_server_are_replaced(hasty: PostgresStore, postgres_server: Server) -> None:
