@@ -116,7 +116,7 @@ def heard(scope: Scope, world: World, j: int, kill: int) -> tuple[World, bool]:
 
 
 def _told(scope: Scope, world: World, i: int, kill: int, held: Held) -> Iterator[Step]:
-    if held.confirmed:
+    if held.confirmed or not scope.peers:
         return
     for j, other in up(world):
         if j == i or held.landed >> j & 1:
@@ -177,7 +177,8 @@ def _looked_at(scope: Scope, world: World, i: int, kill: int, held: Held) -> Ste
     # All that `landed` and `age` are for is known now, and stays true.
     sure = held._replace(confirmed=True, lowering=RESTING, landed=everybody_else(world, i), age=QUIET)
     confirmed = with_held(world, i, kill, sure)
-    if world.database.rows[i].registered:
+    # After a reset, of which it may not know yet, its word binds nobody.
+    if world.database.rows[i].registered and world.database.kills[kill] != RESET:
         confirmed = confirmed._replace(claimed=put(world.claimed, kill, True))
     return Step("calls the kill confirmed", i, kill, confirmed)
 

@@ -192,7 +192,7 @@ class Scope(NamedTuple):
 
     `ticks`: runs are ticked under leases; without, they are moved by commands alone. `presence`: replicas check
     in; without, all count as present for ever. `timed`: time passes; without, nothing runs out, and a kill
-    counts as confirmed only once every replica was heard.
+    counts as confirmed only once every replica was heard. `peers`: replicas tell each other directly.
     """
 
     name: str
@@ -204,6 +204,7 @@ class Scope(NamedTuple):
     ticks: bool = False
     presence: bool = True
     timed: bool = True
+    peers: bool = True
     bugs: frozenset[str] = frozenset()
 
     def first(self) -> World:

@@ -40,6 +40,7 @@ from tests.simulation.exhaustive.state import (
     NOBODY,
     PICKED,
     PROVIDER_WITHIN,
+    RESET,
     RESTING,
     SEND_WITHIN,
     Flight,
@@ -283,15 +284,25 @@ def _lands(scope: Scope, world: World) -> Iterator[Step]:
             )
             continue
         landed = expose(scope, rest, flight.exposure)
-        late = flight.age > PROVIDER_WITHIN
+        # Nobody can wait for a write whose process died or whose connection broke: it counts as late, too.
+        late = flight.age > PROVIDER_WITHIN or flight.sender == NOBODY
         rises = flight.exposure > exposed(scope, world)
-        broken = "after confirmed nothing of ours raises" if rises and not late and any(world.claimed) else ""
+        broken = _broken_by_landing(world) if rises and not late else ""
         text = f"the write of {flight.exposure} lands" + (" late" if late else "")
         yield Step(text, flight.sender, NOBODY, landed, broken=broken)
 
 
 def shut_out(flights: tuple[Flight, ...]) -> tuple[Flight, ...]:
     return _sorted(tuple(flight._replace(shut_out=True) for flight in flights))
+
+
+def _broken_by_landing(world: World) -> str:
+    kills = world.database.kills
+    if any(world.claimed):
+        return "after confirmed nothing of ours raises"
+    if RESET in kills and IN_FORCE not in kills and not active(world.database.run):
+        return "after a reset the flag stays off"
+    return ""
 
 
 def _ends(world: World, i: int) -> Iterator[Step]:
