@@ -19,6 +19,7 @@ import uvicorn
 import uvloop
 
 from controller import __version__, access, api, channels, delivery, lastknown, providers, sources, telemetry
+from controller.delivery.connections import Connection
 from controller.doctor import Doctor
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import SCOPES, Replica, Token
@@ -407,7 +408,7 @@ async def _serve(settings: Settings) -> int:
     host, _, port = settings.server.bind.rpartition(":")
     app = api.create_app(rampart, delivery.handlers(rampart.board, rampart.sdk_keys, rampart.clock))
     config = uvicorn.Config(
-        app, host=host, port=int(port), http="httptools", lifespan="off", log_config=None, access_log=False,
+        app, host=host, port=int(port), http=Connection, lifespan="off", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
     server = Server(config, rampart.board)

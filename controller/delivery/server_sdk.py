@@ -12,6 +12,7 @@ import structlog
 from litestar.handlers import ASGIRouteHandler, asgi
 from litestar.types import Receive, Scope, Send
 
+from controller.delivery.connections import cut_off
 from controller.delivery.keys import SdkKeyBook
 from controller.ports import Clock
 from controller.snapshot import FlagBoard, Subscription
@@ -100,7 +101,7 @@ class ServerSdkDoor:
         else:
             async with self._subscription(environment, receive) as subscription:
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await self._pump(subscription, environment, _header(scope, b"authorization"), send)
+                await self._pump(subscription, environment, scope, send)
 
     @asynccontextmanager
     async def _subscription(self, environment: str, receive: Receive) -> AsyncIterator[Subscription]:
@@ -117,8 +118,9 @@ class ServerSdkDoor:
             seconds = round(self._clock.monotonic() - began, 3)
             log.debug("stream_closed", environment=environment, open_seconds=seconds)
 
-    async def _pump(self, subscription: Subscription, environment: str, authorization: str, send: Send) -> None:
+    async def _pump(self, subscription: Subscription, environment: str, scope: Scope, send: Send) -> None:
         """Until the board, the client, the key or a client's slowness ends it."""
+        authorization = _header(scope, b"authorization")
         try:
             # A key that was revoked stops reading with the next frame or heartbeat.
             while self._keys.environment_of(authorization) == environment:
@@ -131,6 +133,7 @@ class ServerSdkDoor:
                 await _part(send, b"", more=False)
         except TimeoutError:
             log.warning("stream_too_slow", environment=environment, waited_seconds=self._send_seconds)
+            cut_off(scope)
 
     async def _frame_or_heartbeat(self, subscription: Subscription) -> bytes | None:
         try:

@@ -16,6 +16,7 @@ from litestar import Litestar
 
 from controller.access import digest
 from controller.delivery import SdkKeyBook, ServerSdkDoor
+from controller.delivery.connections import Connection
 from controller.domain.catalogue import FlagConfig, Kill, SdkKey
 from controller.domain.flag import FlagSpec, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
@@ -104,13 +105,19 @@ class Door:
     async def start(self) -> None:
         app = Litestar(route_handlers=self.sdk.handlers(), openapi_config=None)
         config = uvicorn.Config(
-            app, host="127.0.0.1", port=self.port, http="httptools", lifespan="off", log_config=None,
+            app, host="127.0.0.1", port=self.port, http=Connection, lifespan="off", log_config=None,
             timeout_graceful_shutdown=2,
         )  # fmt: skip
         server = self._server = _Server(config)
         self._serving = asyncio.create_task(server.serve())
         await until(lambda: server.started)
         self.port = server.servers[0].sockets[0].getsockname()[1]
+
+    @property
+    def connections(self) -> int:
+        """Open ones, whatever they are for."""
+        assert self._server is not None
+        return len(self._server.server_state.connections)
 
     async def stop(self) -> None:
         self.board.close()
