@@ -62,9 +62,9 @@ class _Connection(asyncpg.Connection):
 class Connections:
     """`timeout_seconds` covers waiting for a connection, making it, and all that is done with it.
 
-    `pooled`: a transaction pooler is in between, so that only one transaction is sure to meet one session. Then
-    every statement is in a transaction (asyncpg sends a statement and its arguments one after the other), none is
-    prepared under a name, and the server's timeouts are set in each transaction, in the message that begins it.
+    `pooled`: a transaction pooler is in between, so that only one transaction is sure to meet one session. Then no
+    statement is prepared under a name, and each is in a transaction of its own, so that the server's timeouts can
+    be set for it, in the message that begins it.
     """
 
     def __init__(self, *, pool_size: int, timeout_seconds: float, pooled: bool = False) -> None:
