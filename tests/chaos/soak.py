@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from random import Random
+from string import Template
 
 import msgspec
 from msgspec import Struct
@@ -54,30 +55,32 @@ CENSUS_SECONDS = 30.0
 STREAMS_PER_REPLICA = 4
 LOOK_SECONDS = 1.0
 BREAKING = 3
+EVERY_SECONDS = 12.0
+BAKE_SECONDS = 8.0
 PAUSE_SECONDS = (1.0, 5.0)
 FLAGS_PER_REQUEST = 25
 
-POLICY = """\
+POLICY = Template("""\
 apiVersion: rampart/v1
 kind: GuardrailPolicy
 metadata: { name: quick }
 spec:
   params: { service: { required: true } }
   source: app
-  every: 12s
-  window: 24s
-  staleAfter: 24s
-  baseline: { from: control, fallback: before, before: 24s }
+  every: ${every}s
+  window: ${window}s
+  staleAfter: ${window}s
+  baseline: { from: control, fallback: before, before: ${window}s }
   metrics:
     error_rate:
-      bad:   http_requests_total{service="$service",flag="$flag",variation="$variation",code=~"5.."}
-      total: http_requests_total{service="$service",flag="$flag",variation="$variation"}
+      bad:   http_requests_total{service="$$service",flag="$$flag",variation="$$variation",code=~"5.."}
+      total: http_requests_total{service="$$service",flag="$$flag",variation="$$variation"}
   rules:
-    - { id: errors-jump, if: error_rate > 20%, for: 24s, then: kill }
+    - { id: errors-jump, if: error_rate > 20%, for: ${window}s, then: kill }
   minSample: { requests: 20 }
   noData: { after: 10m, then: pause }
   queryError: { after: 5m, then: hold }
-"""
+""")
 
 SETTINGS = {
     "RAMPART_DATABASE__TIMEOUT_SECONDS": "5.0",
@@ -129,6 +132,7 @@ class Report(Struct, frozen=True, kw_only=True):
     version: str
     seed: int
     rollouts: int
+    every_seconds: float
     minutes: float
     began_at: str
     trends: list[Trend]
@@ -150,7 +154,11 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 class SoakCluster(Cluster):
-    """The chaos cluster with rollouts that take their time."""
+    """The chaos cluster with rollouts that take their time: `every` is how often they are measured, in seconds."""
+
+    def __init__(self, folder: Path, rollouts: int, every: float) -> None:
+        super().__init__(folder, [f"flag-{number:03}" for number in range(rollouts)], mount=False)
+        self._every = every
 
     def start(self) -> None:
         self.postgres.initialise()
@@ -163,7 +171,7 @@ class SoakCluster(Cluster):
             replica.wait_ready(90.0)
         self.sdk_key = self.replicas[0].sdk_key()
         for first in range(0, len(self.flags), FLAGS_PER_REQUEST):
-            body = {"files": _files(self.flags[first : first + FLAGS_PER_REQUEST])}
+            body = {"files": _files(self.flags[first : first + FLAGS_PER_REQUEST], self._every)}
             apply = partial(self._applied, body)
             wait_until(apply, seconds=120, every=1.0, what="the rollouts to be applied")
 
@@ -172,12 +180,12 @@ class SoakCluster(Cluster):
         return answer is not None and answer.status == 200
 
 
-def _files(flags: Sequence[str]) -> list[dict[str, str]]:
+def _files(flags: Sequence[str], every: float) -> list[dict[str, str]]:
     stages = "\n".join(
-        f"    - {{ name: stage-{number}, exposure: {share / 1000:g}%, bake: 8s }}"
+        f"    - {{ name: stage-{number}, exposure: {share / 1000:g}%, bake: {BAKE_SECONDS:g}s }}"
         for number, share in enumerate(plans.EXPOSURES, start=1)
     )
-    listed = [("quick.policy.yaml", POLICY)]
+    listed = [("quick.policy.yaml", POLICY.substitute(every=f"{every:g}", window=f"{2 * every:g}"))]
     for flag in flags:
         listed += [
             (f"{flag}.flag.yaml", manifests.flag(flag)),
@@ -420,12 +428,15 @@ class Trouble:
 
 
 class Soak:
-    def __init__(self, folder: Path, *, seed: int, rollouts: int, minutes: float, json_file: str) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, rollouts: int, every: float, minutes: float, json_file: str
+    ) -> None:
         self._folder = folder
         self._seed = seed
+        self._every = every
         self._minutes = minutes
         self._json_file = json_file
-        self._cluster = SoakCluster(folder, [f"flag-{number:03}" for number in range(rollouts)], mount=False)
+        self._cluster = SoakCluster(folder, rollouts, every)
         self._ledger = Ledger()
         self._history = History(self._cluster.sql)
         self._people = People(self._cluster, self._ledger, Random(f"{seed} people"))
@@ -502,6 +513,7 @@ class Soak:
             version=__version__,
             seed=self._seed,
             rollouts=len(self._cluster.flags),
+            every_seconds=self._every,
             minutes=self._minutes,
             began_at=self._began_at,
             trends=[
@@ -543,7 +555,8 @@ def summary(report: Report) -> str:
             f"threads {_range([s.threads for s in mine])}, series {_range([s.series for s in mine if s.series])}"
         )
     lines += [
-        f"{report.minutes:g} min from {report.began_at}; {report.rollouts} rollouts, {REPLICAS} replicas of which "
+        f"{report.minutes:g} min from {report.began_at}; {report.rollouts} rollouts measured every "
+        f"{report.every_seconds:g} s, {REPLICAS} replicas of which "
         f"{len(report.trends)} measured; seed {report.seed}; Rampart {report.version}",
         f"{report.runs} runs, {report.transitions} transitions, {report.kills} kills, "
         f"{report.audit_rows} audit rows, {report.streams} streams opened",
@@ -589,7 +602,12 @@ def main() -> int:
     os.environ.update(SETTINGS)
     _take_censuses(folder)
     soak = Soak(
-        folder, seed=options.seed, rollouts=options.rollouts, minutes=options.minutes, json_file=options.json
+        folder,
+        seed=options.seed,
+        rollouts=options.rollouts,
+        every=options.every,
+        minutes=options.minutes,
+        json_file=options.json,
     )
     report = soak.run()
     _print(summary(report))
@@ -614,6 +632,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="default: 30, of which 5 are the warm-up")
     parser.add_argument("--rollouts", type=int, default=500, help="default: 500")
+    parser.add_argument(
+        "--every", type=float, default=EVERY_SECONDS, metavar="SECONDS", help="how often a rollout is measured"
+    )
     parser.add_argument("--seed", type=int, default=1, help="what happens, when and to whom (default: 1)")
     parser.add_argument("--json", default="", metavar="FILE", help="write the report there, with every sample")
     parser.add_argument("--keep", action="store_true", help="keep data and logs of a soak that passed")
