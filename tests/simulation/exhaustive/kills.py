@@ -70,7 +70,8 @@ def kills(scope: Scope, world: World) -> Iterator[Step]:
             yield from _lowered(scope, world, i, kill, held)
             if held.word:
                 arrived = with_held(world, i, kill, held._replace(word=False))
-                yield Step("gets a late word of a kill", i, kill, heard(scope, arrived, i, kill)[0])
+                there = heard(scope, arrived, i, kill)[0]
+                yield Step("gets a late word of a kill", i, kill, there, broken=came_back(world, there, i))
         yield from _resets(scope, world, i, replica)
 
 
@@ -119,7 +120,12 @@ def _told(scope: Scope, world: World, i: int, kill: int, held: Held) -> Iterator
     if held.confirmed or not scope.peers:
         return
     for j, other in up(world):
-        if j == i or held.landed >> j & 1:
+        if j == i:
+            continue
+        if world.left.late_words and not other.held[kill].word:
+            sent = with_held(spend(world, "late_words"), j, kill, other.held[kill]._replace(word=True))
+            yield Step(f"tells replica {j} of the kill; the word is on its way", i, kill, sent, True)
+        if held.landed >> j & 1:
             continue
         there, landed = heard(scope, world, j, kill)
         if landed:
@@ -127,9 +133,6 @@ def _told(scope: Scope, world: World, i: int, kill: int, held: Held) -> Iterator
             yield Step(f"tells replica {j} of the kill, which holds it and is not writing", i, kill, answered)
         if other.held[kill].life == UNHEARD:
             yield Step(f"tells replica {j} of the kill, and hears nothing that counts", i, kill, there)
-        if world.left.late_words and not other.held[kill].word:
-            sent = with_held(spend(world, "late_words"), j, kill, other.held[kill]._replace(word=True))
-            yield Step(f"tells replica {j} of the kill; the word is on its way", i, kill, sent, True)
 
 
 # — towards off, and the proof of it —
@@ -253,6 +256,15 @@ def starts(scope: Scope, world: World) -> Iterator[Step]:
             epoch = sum(status != UNRECORDED for status in world.database.kills)
             begun = with_database(spend(world, "starts"), run=Run(number=run.number + 1, epoch=epoch))
             yield Step("is told to start a new run", i, NOBODY, begun, fault=True)
+
+
+def came_back(before: World, after: World, i: int) -> str:
+    """The promise that is broken when a replica takes up again what it knows to be reset."""
+    for kill, held in enumerate(before.replicas[i].held):
+        again = held.life == RELEASED and after.replicas[i].held[kill].life == HELD
+        if again and before.database.kills[kill] == RESET:
+            return "a reset kill stays reset"
+    return ""
 
 
 def lowered_run(scope: Scope, before: World, after: World) -> str:

@@ -13,7 +13,7 @@ A replica that is cut off is one that takes no steps: every step may be late by 
 from collections.abc import Iterator
 
 from tests.simulation.exhaustive.changes import spend, took_up, up, vanished, with_database, with_replica
-from tests.simulation.exhaustive.kills import let_go, lowered_run
+from tests.simulation.exhaustive.kills import came_back, let_go, lowered_run
 from tests.simulation.exhaustive.state import (
     ANEW,
     ASKED,
@@ -90,6 +90,7 @@ def _takes_up(scope: Scope, world: World, i: int, replica: Replica) -> Step:
             world = let_go(scope, world, i, kill) if reset else unmerged(world, i, only=kill)
     sent = _sent(scope, world, i)
     broken = lowered_run(scope, before, world) or _forgotten(before, world, i) or _premature(sent, i)
+    broken = broken or came_back(before, world, i)
     text = "takes up what is in force, and drops what was reset"
     return Step(text, i, NOBODY, sent, broken=broken)
 

@@ -83,6 +83,7 @@ NEW_RUN = ordered("new run", begin=1, kills=1, resets=1, starts=1, advances=1)
 CONFIRMED = "after confirmed nothing of ours raises"
 UNKNOWN = "no raise while a replica knows a kill that the database does not"
 PRESENT = "who counts as present has merged its kills"
+BACK = "a reset kill stays reset"
 LOWERED = "a reset lowers no run"
 REST = "everything comes to rest when faults stop"
 OFF = "after a reset the flag stays off"
@@ -107,8 +108,8 @@ BUGS = (
     Bug("reset unconfirmed", OFF, ordered("reset", kills=1, advances=1, resets=1)),
     Bug("reset kill pressed on", LOWERED, NEW_RUN),
     Bug("forgetting writes", LOWERED, NEW_RUN),
-    Bug("late word taken up", REST, NEW_RUN),
-    Bug("old answer taken up", REST, NEW_RUN),
+    Bug("late word taken up", BACK, ordered("reset", begin=1, kills=1, resets=1, late_words=1)),
+    Bug("old answer taken up", BACK, NEW_RUN),
     Bug("reset without settling", REST, ordered("built-in", begin=1, builtin=True, kills=1, resets=1)),
     Bug("no sweep", REST, ordered("lost write", kills=1, advances=1, lost_writes=1)),
     Bug("commit assumed", "commit before apply", RAISE),
