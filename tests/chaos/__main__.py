@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ def main() -> int:
     if options.list:
         _print("\n".join(f"{fault.name:<28}{fault.does}" for fault in FAULTS))
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: compare, tell, unmount
     folder = Path(tempfile.mkdtemp(prefix="rampart-chaos-"))
     course = Course(folder, seed=options.seed, rollouts=options.rollouts, say=_say)
     report = course.run(schedule(options.seed, options.faults, options.only or ()))
