@@ -81,6 +81,7 @@ class Database(MemoryStore):
         self.clock = clock
         self.away = False
         self.asked: list[str] = []
+        self.after_answer: Callable[[], Awaitable[object]] | None = None
 
     def lose_everything(self) -> None:
         self.__dict__.update(Database(self.clock).__dict__)
@@ -96,7 +97,11 @@ class Database(MemoryStore):
 
     async def active_kills(self) -> Sequence[ActiveKill]:
         self._asked("active_kills")
-        return await super().active_kills()
+        answer = await super().active_kills()
+        if self.after_answer is not None:
+            after, self.after_answer = self.after_answer, None
+            await after()
+        return answer
 
     async def confirm_kill(self, kill_id: str, at: Any) -> None:
         self._asked("confirm_kill")
@@ -180,10 +185,9 @@ class Desk:
         values: dict[str, Any] = {"actor": "dana", "reason": "INC-1", "cause": "user"}
         return await self.killer.kill_flag(flag, **(values | changes))
 
-    async def reset(self, *kill_ids: str, key: str = "checkout-v2", note: str = "") -> list[KillStatus]:
-        return await self.killer.reset(
-            key=key, environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note=note
-        )
+    async def reset(self, *kill_ids: str, note: str = "", **where: str) -> list[KillStatus]:
+        place: dict[str, Any] = {"key": "checkout-v2", "environment": None, "provider": None} | where
+        return await self.killer.reset(**place, kill_ids=kill_ids, actor=DANA, note=note)
 
     def confirmed(self) -> list[bool]:
         return [held.confirmed_at is not None for held in self.killer.in_force()]
@@ -715,6 +719,56 @@ async def test_a_kill_that_was_reset_elsewhere_while_this_replica_was_away_is_le
 # — the database —
 
 
+async def test_after_the_database_was_silent_no_answer_waits_for_it_until_a_merge_succeeds(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.killer.STORE_WAIT_SECONDS", 3600.0)
+    desk.database.away = True
+    with pytest.raises(StoreUnavailable):
+        await desk.killer.merge()
+    desk.database.away = False
+    hanging = asyncio.Event()
+    record = desk.database.record_kill
+
+    async def slow(kill: Kill, entry: AuditEntry) -> bool:
+        await hanging.wait()
+        return await record(kill, entry)
+
+    desk.database.record_kill = slow  # type: ignore[method-assign]
+    async with asyncio.timeout(60):
+        await desk.kill()
+    hanging.set()
+    await desk.calm()
+    await desk.killer.merge()
+    hanging.clear()
+    waiting = asyncio.create_task(desk.kill(OTHER))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    hanging.set()
+    await waiting
+
+
+async def test_a_kill_of_another_replica_is_found_in_the_database_with_what_the_flag_serves(desk: Desk) -> None:
+    theirs = Kill(id="k-theirs", flag=MAIN, accepted_at=desk.clock.now(), actor="kim", reason="r")
+    entry = AuditEntry(
+        id="k-theirs", at=theirs.accepted_at, actor="kim", action="kill", cause="user", subject="s",
+        environment="production", reason="r",
+    )  # fmt: skip
+    await desk.database.record_kill(theirs, entry)
+    await desk.killer.merge()
+    (held,) = desk.killer.in_force()
+    assert held.record == KillRecord(kill=theirs, serve=SERVE)
+    assert (held.merged, held.durable, held.accepted_here, desk.confirmed()) == (True, True, False, [True])
+
+
+async def test_what_is_reset_while_the_database_answers_is_not_taken_up_again(desk: Desk) -> None:
+    receipt = await desk.kill()
+    await desk.killer.merge()
+    desk.database.after_answer = lambda: desk.reset(receipt.kill_id)
+    await desk.killer.merge()
+    assert desk.killer.holds(MAIN) == []
+
+
 async def test_a_merge_writes_what_is_missing_both_ways_once(desk: Desk) -> None:
     desk.database.away = True
     with capture_logs() as told:
@@ -724,7 +778,7 @@ async def test_a_merge_writes_what_is_missing_both_ways_once(desk: Desk) -> None
     ]
     assert not desk.killer.all_merged()
     with pytest.raises(
-        StoreUnavailable, match="the database does not take up kills; they are kept and tried again"
+        StoreUnavailable, match=r"^the database does not take up kills; they are kept and tried again$"
     ):
         await desk.killer.merge()
     desk.database.away = False
@@ -815,12 +869,21 @@ async def test_what_cannot_be_read_is_not_taken_for_having_come_back(desk: Desk)
 
 
 async def test_a_reset_lets_go_of_the_named_kills_in_order_and_says_so(desk: Desk) -> None:
-    first, second = await desk.kill(), await desk.kill()
+    first, second = await desk.kill(run="checkout#1"), await desk.kill()
     await desk.killer.merge()
     desk.main.said.clear()
     statuses = await desk.reset(first.kill_id, note="false alarm")
-    assert [(status.kill_id, status.confirmed_at) for status in statuses] == [(first.kill_id, desk.clock.now())]
-    assert [said for said, _ in desk.main.said] == ["settle", "forget"]
+    now = desk.clock.now()
+    assert statuses == [
+        KillStatus(
+            kill_id=first.kill_id, flag=MAIN, accepted_at=now, actor="dana", reason="INC-1", confirmed_at=now,
+            run="checkout#1",
+        )
+    ]  # fmt: skip
+    assert [(said, kill.kill_id) for said, kill in desk.main.said] == [
+        ("settle", first.kill_id),
+        ("forget", first.kill_id),
+    ]
     assert desk.killer.holds(MAIN) == [second.kill_id]
     assert set(desk.journal.kills) == {second.kill_id}
     assert desk.remembered == [{first.kill_id, second.kill_id}], "remembered before the journal forgets"
@@ -828,6 +891,7 @@ async def test_a_reset_lets_go_of_the_named_kills_in_order_and_says_so(desk: Des
     entry = next(row.body for row in rows if '"action":"reset"' in row.body)
     for part in (
         f'"reason":"reset {first.kill_id}: false alarm; the flag stays off"',
+        '"at":"2026-11-18T12:00:00Z"',
         '"actor":"dana"',
         '"cause":"user"',
         '"subject":"main/production/checkout-v2"',
@@ -876,6 +940,40 @@ async def test_a_reset_of_two_flags_by_one_key_releases_both(desk: Desk) -> None
     assert desk.killer.in_force() == []
 
 
+async def test_several_kills_of_a_flag_are_reset_in_one_entry(desk: Desk) -> None:
+    first, second = await desk.kill(), await desk.kill()
+    await desk.reset(second.kill_id, first.kill_id)
+    rows = await desk.database.audit()
+    names = f"{first.kill_id}, {second.kill_id}"
+    assert sum(f'"reason":"reset {names}; the flag stays off"' in row.body for row in rows) == 1
+
+
+async def test_a_reset_reaches_only_the_environment_and_provider_that_are_named(desk: Desk) -> None:
+    desk.killer.learn([], [MAIN, STAGING])
+    receipt = await desk.kill(MAIN)
+    for where in ({"environment": "staging"}, {"environment": "production", "provider": "other"}):
+        with pytest.raises(Conflict):
+            await desk.reset(receipt.kill_id, **where)
+    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    await desk.reset(receipt.kill_id, environment="production", provider="main")
+    assert desk.killer.holds(MAIN) == []
+
+
+async def test_a_kill_that_was_not_read_back_is_not_reset_unless_nothing_can_read_it(desk: Desk) -> None:
+    desk.main.stubborn = True
+    receipt = await desk.kill()
+    with pytest.raises(Conflict) as refused:
+        await desk.reset(receipt.kill_id)
+    assert str(refused.value) == (
+        f"{receipt.kill_id} is not confirmed yet: wait until the flag was read back as off"
+    )
+    gone = FlagRef(provider="gone", environment="production", key="x")
+    desk.killer.learn([], [gone])
+    unreadable = await desk.kill(gone)
+    await desk.reset(unreadable.kill_id, key="x")
+    assert desk.killer.holds(gone) == []
+
+
 async def test_two_resets_of_one_kill_at_once_release_it_once_and_leave_nothing(desk: Desk) -> None:
     receipt = await desk.kill()
 
@@ -894,7 +992,7 @@ async def test_a_provider_that_does_not_settle_keeps_the_kill(desk: Desk) -> Non
     desk.with_little_patience()
     receipt = await desk.kill()
     desk.main.hangs_in = {"settle"}
-    with pytest.raises(ProviderUnavailable, match="the provider did not answer in time; try again"):
+    with pytest.raises(ProviderUnavailable, match=r"^the provider did not answer in time; try again$"):
         await desk.reset(receipt.kill_id)
     assert desk.killer.holds(MAIN) == [receipt.kill_id]
 
