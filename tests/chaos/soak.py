@@ -57,6 +57,7 @@ LOOK_SECONDS = 1.0
 BREAKING = 3
 EVERY_SECONDS = 12.0
 BAKE_SECONDS = 8.0
+SCRAPES_PER_POLL = 3
 PAUSE_SECONDS = (1.0, 5.0)
 FLAGS_PER_REQUEST = 25
 
@@ -85,8 +86,6 @@ spec:
 SETTINGS = {
     "RAMPART_DATABASE__TIMEOUT_SECONDS": "5.0",
     "RAMPART_ENGINE__POLL_SECONDS": "0.5",
-    "RAMPART_SOURCES__APP__EVERY_SECONDS": "4.0",
-    "RAMPART_SOURCES__APP__TIMEOUT_SECONDS": "3.0",
     "RAMPART_SOURCES__APP__RETENTION_SECONDS": "120.0",
 }
 """Laid over the chaos cluster's: nothing here has to be fast, and the machine is to have time for other things."""
@@ -600,6 +599,10 @@ def main() -> int:
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="rampart-soak-"))
     os.environ.update(SETTINGS)
+    scrape = max(1.0, options.every / SCRAPES_PER_POLL)
+    os.environ["RAMPART_SOURCES__APP__EVERY_SECONDS"] = os.environ["RAMPART_SOURCES__APP__TIMEOUT_SECONDS"] = (
+        f"{scrape:g}"
+    )
     _take_censuses(folder)
     soak = Soak(
         folder,

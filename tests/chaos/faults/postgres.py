@@ -16,6 +16,8 @@ from tests.support.server import wait_until
 RESTART_SECONDS = 2.0
 DISK_FULL = "disk full"
 OURS = "application_name LIKE 'rampart%' AND datname = current_database()"
+RECORDED = "SELECT true FROM kills WHERE id = $1"
+NOTICED_SECONDS = 1.5
 STANDBY_LACKS = 5
 """At least so many audit rows."""
 
@@ -111,19 +113,35 @@ def failover(scene: Scene) -> Recoveries:
         scene.history.read()
         hold()
         rows = len(scene.history)
+        killed = _killed_meanwhile(scene)
         wait_until(
             lambda: _head(cluster) >= rows + STANDBY_LACKS, seconds=20, what="commits that the standby will lack"
         )
+        # What no replica had seen at a check-in is lost without their noticing; see the README.
+        time.sleep(NOTICED_SECONDS)
         scene.history.read()
         answered = cluster.fail_over_to(standby)
     cluster.wait_ticking()
     ticking = time.monotonic() - answered
+    for kill_id in killed:
+        assert cluster.sql.value(RECORDED, kill_id), f"{kill_id}, lost with the primary, was not recorded again"
     lost = scene.history.rewind()
     assert lost, "the standby lacked nothing"
     wait_until(cluster.barriers, seconds=20, what="raises to be blocked, since history was lost")
     cluster.release_raises()
     cluster.wait_raises_allowed()
     return {"": ticking, "raises allowed": time.monotonic() - answered}
+
+
+def _killed_meanwhile(scene: Scene) -> list[str]:
+    """A kill that the dying primary records and the standby will lack, if there is a flag to kill."""
+    with scene.climbing_flag() as flag:
+        receipt = scene.people.kill(flag, scene.replica, "just before the failover") if flag else None
+    if receipt is None:
+        return []
+    kill_id: str = receipt["kill_id"]
+    wait_until(lambda: scene.cluster.sql.value(RECORDED, kill_id), seconds=20, what=f"{kill_id} to be recorded")
+    return [kill_id]
 
 
 def _head(cluster: Cluster) -> int:
