@@ -5,6 +5,7 @@ answer. What is not confirmed is tried again, at most a second apart, until it i
 """
 
 import asyncio
+import math
 import uuid
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -97,6 +98,7 @@ class Killer:
         self._flags: frozenset[FlagRef] = frozenset()
         self._automatic: deque[datetime] = deque(maxlen=1000)
         self._writes: defaultdict[FlagRef, set[asyncio.Event]] = defaultdict(set)
+        self._unsettled: dict[FlagRef, float] = {}
         self._store_answers = True
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -268,7 +270,7 @@ class Killer:
             replica=self._replica,
             holds=tuple(held.kill.id for held in held_here),
             writing=tuple(
-                held.kill.id for held in held_here if self._writes.get(held.kill.flag) or not held.durable
+                held.kill.id for held in held_here if self._may_land(held.kill.flag) or not held.durable
             ),
         )
 
@@ -289,9 +291,15 @@ class Killer:
                 held.telling = telling
 
     def _quiet(self, held: Held) -> bool:
-        """Whether no other replica can have a write on its way that it decided before it knew of the kill."""
+        """Whether no write can be on its way any more: neither ours nor one of a replica that knew of no kill."""
+        if self._unsettled.get(held.kill.flag, -math.inf) > self._clock.monotonic():
+            return False
         long_ago = self._clock.monotonic() - held.since >= self._quiet_seconds
         return long_ago or not self._others - held.landed
+
+    def _may_land(self, flag: FlagRef) -> bool:
+        """Whether a write of ours is on its way, or its connection broke before it was answered."""
+        return bool(self._writes.get(flag)) or self._unsettled.get(flag, -math.inf) > self._clock.monotonic()
 
     # — towards off, and the proof of it —
 
@@ -359,10 +367,14 @@ class Killer:
             raise KillInForce(f"{flag} is killed ({', '.join(self.holds(flag))}); reset it first")
         if self._latest.get(flag, 0) > since:
             raise KillInForce(f"{flag} was killed or reset after this write was decided; look again")
-        landed = asyncio.Event()
+        landed, began = asyncio.Event(), self._clock.monotonic()
         self._writes[flag].add(landed)
         try:
             yield
+        except (ProviderUnavailable, TimeoutError, asyncio.CancelledError) as error:
+            if not (isinstance(error, ProviderUnavailable) and error.not_applied):
+                self._unsettled[flag] = began + self._timeout  # it may still land until its deadline
+            raise
         finally:
             landed.set()
             self._writes[flag].discard(landed)

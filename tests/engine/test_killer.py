@@ -1,5 +1,6 @@
 """Kills and the database: what merging may and may not do."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import pytest
 
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import ActiveKill, Kill
+from controller.domain.flag import FlagChange
 from controller.domain.plan import FlagRef
 from controller.errors import StoreUnavailable
+from controller.held import is_off
 from controller.store.memory import MemoryStore
-from tests.support.engine import DANA, VirtualClock, World
+from tests.support.engine import DANA, VirtualClock, World, timed_out
 
 
 class SlowToAnswer(MemoryStore):
@@ -82,3 +85,26 @@ async def test_a_restarted_database_that_still_has_the_kills_is_not_asked_to_rec
     store.away = True
     await world.killer.forgotten()
     assert all(held.merged and held.confirmation_stored for held in world.killer.in_force())
+
+
+async def test_a_kill_is_not_confirmed_while_a_write_whose_connection_broke_may_still_land(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.started()
+    reached = asyncio.Event()
+
+    async def breaks(_: FlagChange) -> None:
+        reached.set()
+        raise timed_out()
+
+    world.provider.before_apply = breaks
+    while not reached.is_set():
+        await world.run_for(15.0)
+    world.provider.before_apply = None
+    (receipt,) = await world.commands_kill()
+    assert is_off(world.flag)
+    assert receipt.confirmed_at is None
+    world.clock.elapsed += world.settings.provider_timeout_seconds
+    await world.killer.retry()
+    assert [held.confirmed_at is not None for held in world.killer.in_force()] == [True]
