@@ -69,8 +69,8 @@ def _problem(
 
 
 def _value(reading: Reading, shape: MetricShape) -> float | None:
-    if shape == "ratio":
-        return (reading.bad or 0.0) / (reading.total or 1.0)
+    if shape == "ratio" and reading.total is not None:
+        return (reading.bad or 0.0) / reading.total
     return reading.value
 
 

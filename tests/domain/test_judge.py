@@ -250,6 +250,10 @@ def test_without_any_side_every_rule_is_no_data_and_nothing_is_blamed() -> None:
     assert {(v.value, v.sample, v.baseline, v.control_sample, v.control_fails) for v in judged} == {(None,) * 5}
 
 
+def test_a_pass_needs_no_words() -> None:
+    assert {(verdict.outcome, verdict.detail) for verdict in verdicts().values()} == {("pass", "")}
+
+
 def test_a_rule_is_told_in_the_unit_of_its_metric() -> None:
     (guardrail,) = make_guardrails(
         PLAN,
