@@ -68,6 +68,7 @@ def test_nothing_judged_is_not_a_pass() -> None:
     assert not all_pass([])
     assert not all_pass([verdict("not_applicable")])
     assert not all_pass([verdict("pass", enforced=False)])
+    assert all_pass([verdict("pass"), verdict("not_applicable", rule="other")])
     assert after().bake == 0.0
 
 
