@@ -148,17 +148,17 @@ class Desk:
         self.other.flags = {OTHER: ON}
         self.database, self.others = Database(self.clock.monotonic), Others()
         self.remembered: list[set[str]] = []
+        self.providers: dict[str, Any] = {"main": self.main, "other": self.other}
         self.begin()
 
     def begin(self, timeout_seconds: float = 60.0) -> None:
         self.journal = Journal(FileDisk(self.folder / "kills.journal"))
         self.journal.open()
         self.metrics = Metrics()
-        providers: Any = {"main": self.main, "other": self.other}
         self.killer = Killer(
             journal=self.journal,
             store=self.database,
-            providers=providers,
+            providers=self.providers,
             clock=self.clock,
             metrics=self.metrics,
             replica="here",
@@ -289,6 +289,14 @@ async def test_a_kill_by_key_or_by_plan_meets_every_flag_that_fits(desk: Desk) -
     assert [status.reason for status in desk.killer.kills_of(STAGING)] == ["INC-1"] * 3
     assert {status.actor for status in desk.killer.active()} == {"dana"}
     assert {held.kill.cause for held in desk.killer.in_force()} == {"user"}
+
+
+async def test_with_one_provider_a_flag_that_no_plan_names_needs_its_environment_only(desk: Desk) -> None:
+    del desk.providers["other"]
+    (receipt,) = await desk.killer.kill(
+        key="new", environment="production", provider=None, actor=DANA, reason="INC-1"
+    )
+    assert receipt.flag == FlagRef(provider="main", environment="production", key="new")
 
 
 @pytest.mark.parametrize(
