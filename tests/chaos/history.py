@@ -37,18 +37,18 @@ NEVER = {
 }
 
 
-class _Step(Struct, frozen=True):
+class Step(Struct, frozen=True):
     phase: str = ""
     stage: int = -1
     exposure: int = 0
 
 
-class _Details(Struct, frozen=True):
-    to: _Step | None = None
+class Details(Struct, frozen=True):
+    to: Step | None = None
     kill_ids: tuple[str, ...] = ()
 
 
-class _Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True):
     id: str
     at: datetime
     actor: str
@@ -58,10 +58,10 @@ class _Entry(Struct, frozen=True):
     run: str | None = None
     run_version: int | None = None
     flag: str | None = None
-    details: _Details = _Details()
+    details: Details = Details()
 
 
-_decode = msgspec.json.Decoder(_Entry).decode
+_decode = msgspec.json.Decoder(Entry).decode
 
 
 class History:
@@ -70,7 +70,7 @@ class History:
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
         self._hashes: list[bytes] = [GENESIS_HASH]
-        self._entries: list[_Entry] = []
+        self._entries: list[Entry] = []
         self.lost = 0
 
     def __len__(self) -> int:
@@ -114,16 +114,16 @@ class History:
             for what, query in NEVER.items()
             if self._sql.rows(query, seconds=60.0)
         ]
-        runs: dict[str, list[_Entry]] = defaultdict(list)
+        runs: dict[str, list[Entry]] = defaultdict(list)
         for entry in self._entries:
             if entry.run is not None:
                 runs[entry.run].append(entry)
         for run, entries in runs.items():
-            found += [f"{run}: {problem}" for problem in _run_problems(entries)]
-        return found + list(_raised_under_a_kill(self._entries))
+            found += [f"{run}: {problem}" for problem in run_problems(entries)]
+        return found + list(raised_under_a_kill(self._entries))
 
 
-def _run_problems(entries: Sequence[_Entry]) -> Iterable[str]:
+def run_problems(entries: Sequence[Entry]) -> Iterable[str]:
     versions = [entry.run_version for entry in entries]
     if versions != list(range(1, len(entries) + 1)):
         yield f"versions are {versions}"
@@ -132,7 +132,7 @@ def _run_problems(entries: Sequence[_Entry]) -> Iterable[str]:
     yield from _bakes(entries)
 
 
-def _impossible(entries: Sequence[_Entry]) -> Iterable[str]:
+def _impossible(entries: Sequence[Entry]) -> Iterable[str]:
     """Each action must be one of the table's, from the phase that the one before led to."""
     phase: Phase = "pending"
     for entry in entries[1:]:  # the first row is the authorisation
@@ -143,7 +143,7 @@ def _impossible(entries: Sequence[_Entry]) -> Iterable[str]:
         phase = after
 
 
-def _ladder(entries: Sequence[_Entry]) -> Iterable[str]:
+def _ladder(entries: Sequence[Entry]) -> Iterable[str]:
     """No exposure but a stage's, and none raised by more than one stage at a time."""
     exposure = 0
     for entry in entries:
@@ -160,7 +160,7 @@ def _ladder(entries: Sequence[_Entry]) -> Iterable[str]:
         exposure = to.exposure
 
 
-def _bakes(entries: Sequence[_Entry]) -> Iterable[str]:
+def _bakes(entries: Sequence[Entry]) -> Iterable[str]:
     """Between the confirmation of a stage and the next raise by policy: one window and the whole bake."""
     confirmed_at: datetime | None = None
     exposure = 0
@@ -178,7 +178,7 @@ def _bakes(entries: Sequence[_Entry]) -> Iterable[str]:
         exposure = entry.details.to.exposure if entry.details.to else exposure
 
 
-def _raised_under_a_kill(entries: Iterable[_Entry]) -> Iterable[str]:
+def raised_under_a_kill(entries: Iterable[Entry]) -> Iterable[str]:
     """In the order of the log: from a kill to its reset nothing of that flag rises, and no run of it begins."""
     kills: dict[str, set[str]] = defaultdict(set)
     for number, entry in enumerate(entries, start=1):
