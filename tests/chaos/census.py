@@ -28,7 +28,7 @@ def take(*_: object) -> None:
         "blocks": sys.getallocatedblocks(),
         "tasks": len(asyncio.all_tasks(asyncio.get_event_loop())),
         "types": dict(types.most_common(SHOWN)),
-        "containers": _containers(),
+        "containers": _containers() | _caches(),
     }
     target = Path(os.environ["CENSUS_FILE"].format(pid=os.getpid()))
     written = target.with_suffix(".new")
@@ -58,6 +58,17 @@ def _containers() -> dict[str, int]:
                     found[full] = max(len(value), found.get(full, 0))
                 waiting.append(value)
     return found
+
+
+def _caches() -> dict[str, int]:
+    """Every `lru_cache` of ours, and how much is in it."""
+    return {
+        f"{name.removeprefix('controller.')}.{attribute}": value.cache_info().currsize
+        for name, module in list(sys.modules.items())
+        if name.startswith("controller.")
+        for attribute, value in list(vars(module).items())
+        if hasattr(value, "cache_info")
+    }
 
 
 def _roots() -> Iterator[Any]:

@@ -22,32 +22,28 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from string import Template
 
 import msgspec
 from msgspec import Struct
 
 from controller import __version__
-from tests.chaos import plans
 from tests.chaos.cluster import REPLICAS, Cluster, Replica
-from tests.chaos.database import AWAY, DATABASE, ask, dsn
+from tests.chaos.database import AWAY
 from tests.chaos.faults import FAULTS
 from tests.chaos.faults.scene import Fault, Recoveries, Scene
 from tests.chaos.history import History
 from tests.chaos.ledger import Ledger
 from tests.chaos.people import People
-from tests.support import manifests
 from tests.support.server import wait_until
 
 MEASURED = (0, 1)
 """Replicas that live from the beginning to the end. The other one may be killed."""
 
 SAMPLE_SECONDS = 5.0
-WARM_UP_MINUTES = 5.0
+WARM_UP_MINUTES = 15.0
 READ_SECONDS = 60.0
 DAY_MINUTES = 1_440
 TOLERATED_GROWTH_PER_DAY = 0.05
@@ -55,38 +51,11 @@ CENSUS_SECONDS = 30.0
 STREAMS_PER_REPLICA = 4
 LOOK_SECONDS = 1.0
 BREAKING = 3
-EVERY_SECONDS = 12.0
-BAKE_SECONDS = 8.0
-SCRAPES_PER_POLL = 3
 PAUSE_SECONDS = (1.0, 5.0)
-FLAGS_PER_REQUEST = 25
-
-POLICY = Template("""\
-apiVersion: rampart/v1
-kind: GuardrailPolicy
-metadata: { name: quick }
-spec:
-  params: { service: { required: true } }
-  source: app
-  every: ${every}s
-  window: ${window}s
-  staleAfter: ${window}s
-  baseline: { from: control, fallback: before, before: ${window}s }
-  metrics:
-    error_rate:
-      bad:   http_requests_total{service="$$service",flag="$$flag",variation="$$variation",code=~"5.."}
-      total: http_requests_total{service="$$service",flag="$$flag",variation="$$variation"}
-  rules:
-    - { id: errors-jump, if: error_rate > 20%, for: ${window}s, then: kill }
-  minSample: { requests: 20 }
-  noData: { after: 10m, then: pause }
-  queryError: { after: 5m, then: hold }
-""")
 
 SETTINGS = {
     "RAMPART_DATABASE__TIMEOUT_SECONDS": "5.0",
     "RAMPART_ENGINE__POLL_SECONDS": "0.5",
-    "RAMPART_SOURCES__APP__RETENTION_SECONDS": "120.0",
 }
 """Laid over the chaos cluster's: nothing here has to be fast, and the machine is to have time for other things."""
 
@@ -131,8 +100,8 @@ class Report(Struct, frozen=True, kw_only=True):
     version: str
     seed: int
     rollouts: int
-    every_seconds: float
     minutes: float
+    warm_up_minutes: float
     began_at: str
     trends: list[Trend]
     samples: list[Sample]
@@ -150,47 +119,6 @@ class Report(Struct, frozen=True, kw_only=True):
     @property
     def passed(self) -> bool:
         return not self.problems and all(trend.flat for trend in self.trends)
-
-
-class SoakCluster(Cluster):
-    """The chaos cluster with rollouts that take their time: `every` is how often they are measured, in seconds."""
-
-    def __init__(self, folder: Path, rollouts: int, every: float) -> None:
-        super().__init__(folder, [f"flag-{number:03}" for number in range(rollouts)], mount=False)
-        self._every = every
-
-    def start(self) -> None:
-        self.postgres.initialise()
-        self.postgres.start()
-        ask(dsn(self.postgres.port, "postgres"), f"CREATE DATABASE {DATABASE}")
-        self._wire()
-        for replica in self.replicas:
-            replica.start(wait_ready=replica.number == 0)
-        for replica in self.replicas:
-            replica.wait_ready(90.0)
-        self.sdk_key = self.replicas[0].sdk_key()
-        for first in range(0, len(self.flags), FLAGS_PER_REQUEST):
-            body = {"files": _files(self.flags[first : first + FLAGS_PER_REQUEST], self._every)}
-            apply = partial(self._applied, body)
-            wait_until(apply, seconds=120, every=1.0, what="the rollouts to be applied")
-
-    def _applied(self, body: object) -> bool:
-        answer = self.replicas[0].asked("POST", "/api/v1/manifests", body, seconds=60.0)
-        return answer is not None and answer.status == 200
-
-
-def _files(flags: Sequence[str], every: float) -> list[dict[str, str]]:
-    stages = "\n".join(
-        f"    - {{ name: stage-{number}, exposure: {share / 1000:g}%, bake: {BAKE_SECONDS:g}s }}"
-        for number, share in enumerate(plans.EXPOSURES, start=1)
-    )
-    listed = [("quick.policy.yaml", POLICY.substitute(every=f"{every:g}", window=f"{2 * every:g}"))]
-    for flag in flags:
-        listed += [
-            (f"{flag}.flag.yaml", manifests.flag(flag)),
-            (f"{flag}.rollout.yaml", plans.PLAN.format(flag=flag, stages=stages)),
-        ]
-    return [{"name": name, "text": text} for name, text in listed]
 
 
 # — what is measured —
@@ -432,14 +360,14 @@ class Trouble:
 
 class Soak:
     def __init__(
-        self, folder: Path, *, seed: int, rollouts: int, every: float, minutes: float, json_file: str
+        self, folder: Path, *, seed: int, rollouts: int, minutes: float, warm_up: float, json_file: str
     ) -> None:
         self._folder = folder
         self._seed = seed
-        self._every = every
         self._minutes = minutes
+        self._warm_up = warm_up
         self._json_file = json_file
-        self._cluster = SoakCluster(folder, rollouts, every)
+        self._cluster = Cluster(folder, [f"flag-{number:03}" for number in range(rollouts)], mount=False)
         self._ledger = Ledger()
         self._history = History(self._cluster.sql)
         self._people = People(self._cluster, self._ledger, Random(f"{seed} people"))
@@ -474,8 +402,8 @@ class Soak:
         began = time.monotonic()
         read_at = began
         pids = [replica.process.pid for replica in measured if replica.process]
-        while (minutes := (time.monotonic() - began) / 60) < self._minutes:
-            if not self._census and minutes >= min(WARM_UP_MINUTES, self._minutes / 4):
+        while (minutes := (time.monotonic() - began) / 60) < self._warm_up + self._minutes:
+            if not self._census and minutes >= self._warm_up:
                 self._count("warm", measured)
             name = self._trouble.strike()
             if time.monotonic() - read_at > READ_SECONDS:
@@ -510,16 +438,15 @@ class Soak:
             Path(self._json_file).with_suffix(".samples").write_bytes(msgspec.json.encode(samples))
 
     def _report(self, samples: list[Sample]) -> Report:
-        warm = min(WARM_UP_MINUTES, self._minutes / 4)
         return Report(
             version=__version__,
             seed=self._seed,
             rollouts=len(self._cluster.flags),
-            every_seconds=self._every,
             minutes=self._minutes,
+            warm_up_minutes=self._warm_up,
             began_at=self._began_at,
             trends=[
-                trend([one for one in samples if one.replica == number and one.minutes >= warm])
+                trend([one for one in samples if one.replica == number and one.minutes >= self._warm_up])
                 for number in MEASURED
             ],
             samples=samples,
@@ -557,8 +484,8 @@ def summary(report: Report) -> str:
             f"threads {_range([s.threads for s in mine])}, series {_range([s.series for s in mine if s.series])}"
         )
     lines += [
-        f"{report.minutes:g} min from {report.began_at}; {report.rollouts} rollouts measured every "
-        f"{report.every_seconds:g} s, {REPLICAS} replicas of which "
+        f"{report.minutes:g} min after {report.warm_up_minutes:g} min of warm-up, from {report.began_at}; "
+        f"{report.rollouts} rollouts, {REPLICAS} replicas of which "
         f"{len(report.trends)} measured; seed {report.seed}; Rampart {report.version}",
         f"{report.runs} runs, {report.transitions} transitions, {report.kills} kills, "
         f"{report.audit_rows} audit rows, {report.streams} streams opened",
@@ -602,16 +529,12 @@ def main() -> int:
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="rampart-soak-"))
     os.environ.update(SETTINGS)
-    scrape = max(1.0, options.every / SCRAPES_PER_POLL)
-    os.environ["RAMPART_SOURCES__APP__EVERY_SECONDS"] = os.environ["RAMPART_SOURCES__APP__TIMEOUT_SECONDS"] = (
-        f"{scrape:g}"
-    )
     _take_censuses(folder)
     soak = Soak(
         folder,
         seed=options.seed,
         rollouts=options.rollouts,
-        every=options.every,
+        warm_up=options.warm_up,
         minutes=options.minutes,
         json_file=options.json,
     )
@@ -636,11 +559,12 @@ def _take_censuses(folder: Path) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="default: 30, of which 5 are the warm-up")
-    parser.add_argument("--rollouts", type=int, default=500, help="default: 500")
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long memory is measured (default: 30)")
     parser.add_argument(
-        "--every", type=float, default=EVERY_SECONDS, metavar="SECONDS", help="how often a rollout is measured"
-    )
+        "--warm-up", type=float, default=WARM_UP_MINUTES, metavar="MINUTES",
+        help=f"before that, until every rollout has run a few times (default: {WARM_UP_MINUTES:g})",
+    )  # fmt: skip
+    parser.add_argument("--rollouts", type=int, default=500, help="default: 500")
     parser.add_argument("--seed", type=int, default=1, help="what happens, when and to whom (default: 1)")
     parser.add_argument("--json", default="", metavar="FILE", help="write the report there, with every sample")
     parser.add_argument("--keep", action="store_true", help="keep data and logs of a soak that passed")
