@@ -16,6 +16,7 @@ from controller.domain.flag import FlagKill, FlagState, Observation, Unknown
 from controller.domain.plan import FlagRef, Serve
 from controller.domain.status import KillReceipt, KillStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, StoreUnavailable
+from controller.held import is_off
 from controller.journal import FileDisk, Journal, MergedRecord, read
 from controller.killer import DOUBTFUL_SECONDS, Killer
 from controller.lastknown import KnownFlag
@@ -373,6 +374,22 @@ async def test_the_answer_waits_briefly_for_the_database_and_not_at_all_once_it_
 # — towards off, and the proof of it —
 
 
+@pytest.mark.parametrize(
+    ("enabled", "exposure", "audience", "off"),
+    [
+        (False, 50_000, ("staff",), True),
+        (True, 0, (), True),
+        (True, 1, (), False),
+        (True, 0, ("staff",), False),
+        (True, 50_000, ("staff",), False),
+    ],
+)
+def test_off_means_that_nobody_at_all_gets_the_rollout(
+    enabled: bool, exposure: int, audience: tuple[str, ...], off: bool
+) -> None:
+    assert is_off(FlagState(enabled=enabled, exposure=exposure, audience=audience)) == off
+
+
 async def test_a_kill_is_confirmed_only_when_it_was_read_back_as_off(desk: Desk) -> None:
     desk.main.stubborn = True
     with capture_logs() as told:
@@ -546,6 +563,18 @@ async def test_a_telling_that_hangs_is_not_begun_again_and_the_read_back_waits_f
     assert waited >= 0.25
     await desk.killer.retry()
     assert len(desk.others.told) == 1
+    for task in list(desk.killer._tasks):
+        task.cancel()
+
+
+async def test_a_second_telling_that_hangs_is_not_begun_again_either(desk: Desk) -> None:
+    desk.meet("a")
+    desk.others.deaf = {"a"}
+    await desk.kill()
+    desk.others.hangs = True
+    await desk.killer.retry()
+    await desk.killer.retry()
+    assert len(desk.others.told) == 2
     for task in list(desk.killer._tasks):
         task.cancel()
 
