@@ -59,7 +59,7 @@ def test_a_scaled_duration_is_a_duration_of_that_length(parts: list[tuple[int, s
     found = re.fullmatch(r"\{ for: (\S+), then: kill \}", scaled)
     assert found
     assert re.match(DURATION_PATTERN, found[1])
-    assert seconds(found[1]) == pytest.approx(seconds(written) * factor, abs=1e-6)
+    assert seconds(found[1]) == pytest.approx(seconds(written) * factor, rel=1e-12, abs=1e-6)
 
 
 def test_limits_selectors_and_comments_keep_their_text() -> None:
