@@ -1,6 +1,6 @@
 """SIGKILL of the server and of PostgreSQL at every commit, apply, observe and journal boundary.
 
-CRASH_ROUNDS says how often each boundary is hit (1 unless set; `make crash` uses 20).
+CRASH_ROUNDS says how often each boundary is hit (1 unless set; 20 make a soak).
 """
 
 import contextlib
