@@ -71,4 +71,4 @@ def test_people_are_told_who_has_it_and_who_was_silent() -> None:
         run="checkout-v2#1",
         silent=["c", "d"],
     )
-    assert kill.receipt().silent == []
+    assert kill.receipt([]).silent == []
