@@ -11,6 +11,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,31 @@ LARGE = 50
 """Containers of so many entries are named by the attribute that holds them."""
 
 SHOWN = 80
+CACHE = type(lru_cache(str))
 CONTAINERS = (dict, list, set, frozenset, tuple)
 
 
 def take(*_: object) -> None:
+    """Raises nothing: it would be raised in whatever the process was doing."""
+    try:
+        census = _census()
+    except Exception as error:  # noqa: BLE001 - whoever asked is told
+        census = {"error": repr(error)}
+    target = Path(os.environ["CENSUS_FILE"].format(pid=os.getpid()))
+    written = target.with_suffix(".new")
+    written.write_text(json.dumps(census))
+    written.rename(target)
+
+
+def _census() -> dict[str, Any]:
     gc.collect()
     types = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
-    census = {
+    return {
         "blocks": sys.getallocatedblocks(),
         "tasks": len(asyncio.all_tasks(asyncio.get_event_loop())),
         "types": dict(types.most_common(SHOWN)),
         "containers": _containers() | _caches(),
     }
-    target = Path(os.environ["CENSUS_FILE"].format(pid=os.getpid()))
-    written = target.with_suffix(".new")
-    written.write_text(json.dumps(census))
-    written.rename(target)
 
 
 def _containers() -> dict[str, int]:
@@ -67,7 +77,7 @@ def _caches() -> dict[str, int]:
         for name, module in list(sys.modules.items())
         if name.startswith("controller.")
         for attribute, value in list(vars(module).items())
-        if hasattr(value, "cache_info")
+        if isinstance(value, CACHE)
     }
 
 

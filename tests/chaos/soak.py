@@ -509,8 +509,8 @@ def _grown(report: Report) -> list[str]:
     lines = []
     for number in MEASURED:
         before, after = report.census.get(f"warm {number}"), report.census.get(f"end {number}")
-        if not before or not after:
-            lines.append(f"replica {number} was not counted")
+        if not before or not after or "error" in before or "error" in after:
+            lines.append(f"replica {number} was not counted: {before}, {after}"[:300])
             continue
         lines.append(
             f"replica {number}: {before['blocks']} blocks and {before['tasks']} tasks after the warm-up, "
