@@ -57,7 +57,7 @@ class Course:
             ends.callback(self._witness.close)
             self._warm_up()
             self._strike_all(strikes)
-        return self._report(time.monotonic() - began)
+        return self._report(sum(map(len, strikes)), time.monotonic() - began)
 
     def _strike_all(self, strikes: Sequence[Sequence[Fault]]) -> None:
         step, steps = 0, sum(map(len, strikes))
@@ -186,9 +186,10 @@ class Course:
                     )
         return found
 
-    def _report(self, seconds: float) -> Report:
+    def _report(self, planned: int, seconds: float) -> Report:
         return Report(
             seed=self._seed,
+            planned=planned,
             version=__version__,
             replicas=REPLICAS,
             rollouts=len(self.cluster.flags),

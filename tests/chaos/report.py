@@ -23,6 +23,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """`transitions`: audit rows of runs. `lost`: rows that went down with a failed primary."""
 
     seed: int
+    planned: int
     version: str
     replicas: int
     rollouts: int
@@ -89,5 +90,5 @@ def summary(report: Report) -> str:
     if report.passed:
         lines.append("No transition was duplicated or lost, no stage skipped, and no kill undone.")
     else:
-        lines.append(f"Again: python -m tests.chaos --seed {report.seed} --faults {len(report.outcomes)}")
+        lines.append(f"Again: python -m tests.chaos --seed {report.seed} --faults {report.planned}")
     return "\n".join(lines)
