@@ -148,7 +148,7 @@ PLANTED = (
         RECONCILER,
         "            memory.ticked, memory.confirmed = self.clock.monotonic(), True  # the bake begins here",
         "            memory.confirmed = True",
-        WORLDS,
+        "tests/promises/test_clocks.py",
     ),
     Bug(
         "a stage is skipped",
@@ -214,7 +214,7 @@ PLANTED = (
         KILLER,
         "        if isinstance(seen, FlagState) and is_off(seen) and quiet:",
         "        if quiet:",
-        WORLDS,
+        "tests/engine/test_kill_path.py",
     ),
     Bug(
         "a kill is confirmed before the other replicas have heard of it",

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import asyncpg
 
+from controller.domain.catalogue import Transition
 from controller.store.postgres import PostgresStore
 from tests.store.samples import claim_one, started
-from tests.support.engine import World
+from tests.support.engine import DANA, World
 from tests.support.postgres import database, postgres_server, store
 
 __all__ = ["database", "postgres_server", "store"]
@@ -21,6 +22,26 @@ async def test_a_clock_that_jumps_ahead_at_every_poll_bakes_nothing_sooner(tmp_p
         world.clock.jump(hours=1)
         await world.run_for(15)
     assert (await world.latest())[1].bake - bake == world.clock.elapsed - since
+
+
+async def test_a_bake_counts_nothing_from_before_its_confirmation_was_committed(tmp_path: Path) -> None:
+    """The look that saw the step is older than the commit that says so, by as much as the database was slow."""
+    world = World(tmp_path)
+    await world.apply()
+    commit = world.store.commit
+
+    async def slow(change: Transition) -> int:
+        if change.entry.action == "confirm":
+            world.clock.elapsed += 4.0
+        return await commit(change)
+
+    world.store.commit = slow  # type: ignore[method-assign]
+    await world.commands.start("checkout-v2", DANA, "")
+    while not (await world.run()).confirmed:
+        await world.settle(1)
+    confirmed = world.clock.elapsed - 0.5  # settle ends with a step of its own
+    await world.run_for(15)
+    assert (await world.latest())[1].since_confirmed <= world.clock.elapsed - confirmed
 
 
 async def an_hour_back(database: str) -> None:

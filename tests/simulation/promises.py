@@ -17,7 +17,8 @@ from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.quantities import FULL_EXPOSURE
 from controller.domain.rollout import RAISING, Run
 from controller.domain.sdkflag import state_of
-from controller.held import is_off
+from controller.held import Held, is_off
+from tests.simulation.outside import STALE_SECONDS
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -216,6 +217,17 @@ class Promises:
         if kill_id in self._released:
             return  # somebody reset it before we heard of it
         self._owed[kill_id] = Owed(kill_id=kill_id, flag=flag, by=machine.name, accepted_at=began, durable=durable)
+
+    def confirming(self, machine: "Machine", held: Held) -> None:
+        """A flag is called off: so it must have been when it was read, and a stale read is a few seconds old."""
+        flag, backend = held.kill.flag, self._world.backend
+        if flag.provider == "main":
+            states = [self._world.shown(machine, flag)]
+        else:
+            since = self._world.now() - STALE_SECONDS - 1.0
+            states = [state for at, state in backend.past.get(flag, ()) if at > since] + [backend.flags[flag]]
+        off = any(is_off(state) for state in states)
+        self.require("I4", off, f"{machine.name} calls {held.kill.id} confirmed, and {flag.key} is on")
 
     def released(self, kill_ids: list[str]) -> None:
         """A person asked for a reset: from here on either outcome is right."""

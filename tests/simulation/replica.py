@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from controller.domain.catalogue import FlagConfig, KillRecord, PeerAnswer, Replica
 from controller.engine import Engine
 from controller.errors import StoreUnavailable
+from controller.held import Held
 from controller.journal import Journal
 from controller.lastknown import KnownFlag
 from controller.providers.builtin import BuiltinProvider
@@ -124,7 +125,19 @@ class Machine:
             board.load(flags, [record.kill for record in journal.kills.values()])
         self.engine.killer.resume_journal()
         self.world.promises.resumed(self)
+        self._watch_confirmations()
         process.start(self._run())
+
+    def _watch_confirmations(self) -> None:
+        """Nothing outside is touched when a kill is called confirmed, and yet it is what a person relies on."""
+        killer: Any = self.engine.killer
+        confirm = killer._confirm
+
+        def watched(held: Held) -> None:
+            self.world.promises.confirming(self, held)
+            confirm(held)
+
+        killer._confirm = watched
 
     async def _run(self) -> None:
         self.engine.scheduler.start()
