@@ -93,6 +93,7 @@ class Engine:
             metrics=metrics,
             settings=engine,
             obstacles=lambda: self.presence.obstacles,
+            acknowledge=self.presence.acknowledge,
             chance=chance,
         )
         self.commands = Commands(self.reconciler, settings.groups)

@@ -52,6 +52,7 @@ class Presence:
         self.versions: frozenset[str] = frozenset()
         self.roll: Roll | None = None
         self._life = ""
+        self._acknowledged = ""
         self._turn = asyncio.Lock()  # a roll is compared with the head it was asked about
         self._head = journal.head
         self._head_kept_at = clock.monotonic()
@@ -74,6 +75,7 @@ class Presence:
             log.warning("database_lives_anew", life=roll.life)
             # Before we count as present: what was lost must block raises from the first moment they could be.
             await self._compare(roll)
+            await self._require_acknowledged(roll.head)
             await self._killer.forgotten()
             self._life = roll.life
             if not self._killer.all_merged():
@@ -131,7 +133,8 @@ class Presence:
         """The log that we remember must be a beginning of the one that is there."""
         ours = self._head
         if ours.sequence and roll.remembered != ours.hash:
-            await self._block(ours, roll.head)
+            what = f"audit row {ours.sequence} ({ours.hash.hex()[:12]}…)"
+            await self._block(f"head-{ours.sequence}-{ours.hash.hex()[:16]}", what, roll.head)
         if roll.head == ours:
             return
         self._head = roll.head
@@ -140,16 +143,25 @@ class Presence:
             self._head_kept_at = now
             await self._keep(roll.head)
 
-    async def _block(self, ours: Head, theirs: Head) -> None:
+    def acknowledge(self, entry_id: str) -> None:
+        """The database said that this is recorded, and somebody may have been told: no later life may miss it."""
+        self._acknowledged = entry_id
+
+    async def _require_acknowledged(self, theirs: Head) -> None:
+        """The end of the log is remembered at each check-in; what was recorded since then has no other witness."""
+        entry_id = self._acknowledged
+        if entry_id and await self._store.committed(entry_id) is None:
+            what = f"an entry that was recorded since its last check-in ({entry_id[:12]}…)"
+            await self._block(f"entry-{entry_id}", what, theirs)
+            self._acknowledged = ""
+
+    async def _block(self, barrier_id: str, remembered: str, theirs: Head) -> None:
         reason = (
-            f"the database lost history: {self.replica.name} remembers audit row {ours.sequence} "
-            f"({ours.hash.hex()[:12]}…), the log there now ends at row {theirs.sequence}; pauses, resets and "
-            "decisions after the loss are gone, so a person must look"
+            f"the database lost history: {self.replica.name} remembers {remembered}, the log there now ends at "
+            f"row {theirs.sequence}; pauses, resets and decisions after the loss are gone, so a person must look"
         )
-        barrier = Barrier(
-            id=f"head-{ours.sequence}-{ours.hash.hex()[:16]}", reason=reason, raised_at=self._clock.now()
-        )
-        log.error("audit_history_lost", remembered=ours.sequence, head=theirs.sequence)
+        barrier = Barrier(id=barrier_id, reason=reason, raised_at=self._clock.now())
+        log.error("audit_history_lost", remembered=remembered, head=theirs.sequence)
         entry = AuditEntry(
             id=uuid.uuid4().hex, at=barrier.raised_at, actor="rampart", action="block_raises", cause="provider",
             subject=barrier.id, environment="", reason=reason,

@@ -100,9 +100,10 @@ class Reconciler:
         metrics: Metrics,
         settings: EngineSettings,
         obstacles: Callable[[], tuple[str, ...]],
+        acknowledge: Callable[[str], None],
         chance: Callable[[], float],
     ) -> None:
-        """`obstacles` say why the database lets nothing rise just now."""
+        """`obstacles` say why the database lets nothing rise just now; `acknowledge` is told what it recorded."""
         self._owner = owner
         self.store = store
         self.providers = providers
@@ -111,6 +112,7 @@ class Reconciler:
         self._metrics = metrics
         self._settings = settings
         self._obstacles = obstacles
+        self._acknowledge = acknowledge
         self.lookout = Lookout(
             sources=sources, providers=providers, clock=clock, metrics=metrics, settings=settings, chance=chance
         )
@@ -338,6 +340,7 @@ class Reconciler:
             observations=observations_after(decision, observations, changed=changed, version=after.version),
         )
         await self._commit(move)
+        self._acknowledge(entry.id)
         log.info("decided", run=run.id, action=decision.action, cause=decision.cause, reason=decision.text)
         self._metrics.decision(run.plan, run.flag.environment, decision.action, decision.cause)
         memory = self._memory.get(run.id)

@@ -168,10 +168,10 @@ PLANTED = (
     Bug(
         "applied before it is committed",
         RECONCILER,
-        "        await self._commit(move)\n        log.info(",
+        "        await self._commit(move)\n        self._acknowledge(",
         '        if changed and plan.spec.mode == "enforce":\n'
         "            await self._apply(after, share_of_run(after, plan, decision.text), mark=mark, began=began)\n"
-        "        await self._commit(move)\n        log.info(",
+        "        await self._commit(move)\n        self._acknowledge(",
         WORLDS,
     ),
     Bug(
@@ -316,6 +316,13 @@ PLANTED = (
         PRESENCE,
         "        await self._store.raise_barrier(barrier, entry)",
         '        log.debug("barrier", entry=entry.id)',
+        "tests/promises/test_replicas.py",
+    ),
+    Bug(
+        "what was answered since the last check-in may be lost unnoticed",
+        PRESENCE,
+        "        if entry_id and await self._store.committed(entry_id) is None:",
+        "        if False:",
         "tests/promises/test_replicas.py",
     ),
     Bug(

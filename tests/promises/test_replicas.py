@@ -562,6 +562,20 @@ async def test_whoever_remembers_what_the_database_lost_blocks_all_raises_until_
     assert len(await cluster.entries("block_raises")) == 1, "and it is not raised again"
 
 
+async def test_what_was_answered_since_the_last_check_in_is_missed_too(cluster: Cluster) -> None:
+    """A person was told that the run is paused; the failover comes before anybody looked at the log again."""
+    _, b, _ = parts(cluster)
+    await cluster.check_in()
+    before = cluster.copy_database()
+    await b.pause()
+    cluster.fail_over(to=before)
+    await cluster.check_in()
+    (entry,) = await cluster.entries("block_raises")
+    assert "b remembers an entry that was recorded since its last check-in" in entry.reason
+    await cluster.run_for(120)
+    assert cluster.exposure == 1_000
+
+
 async def test_several_that_remember_the_same_raise_one_barrier(cluster: Cluster) -> None:
     await failed_over(cluster)
     await cluster.run_for(5)

@@ -17,7 +17,6 @@ RESTART_SECONDS = 2.0
 DISK_FULL = "disk full"
 OURS = "application_name LIKE 'rampart%' AND datname = current_database()"
 RECORDED = "SELECT true FROM kills WHERE id = $1"
-NOTICED_SECONDS = 1.5
 STANDBY_LACKS = 5
 """At least so many audit rows."""
 
@@ -117,8 +116,6 @@ def failover(scene: Scene) -> Recoveries:
         wait_until(
             lambda: _head(cluster) >= rows + STANDBY_LACKS, seconds=20, what="commits that the standby will lack"
         )
-        # What no replica had seen at a check-in is lost without their noticing; see the README.
-        time.sleep(NOTICED_SECONDS)
         scene.history.read()
         answered = cluster.fail_over_to(standby)
     cluster.wait_ticking()
