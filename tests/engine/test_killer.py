@@ -1,14 +1,14 @@
 """Kills and the database: what merging may and may not do."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import ActiveKill, Kill
-from controller.domain.flag import FlagChange
+from controller.domain.flag import FlagChange, FlagState, Observation
 from controller.domain.plan import FlagRef
 from controller.errors import StoreUnavailable
 from controller.held import is_off
@@ -108,3 +108,30 @@ async def test_a_kill_is_not_confirmed_while_a_write_whose_connection_broke_may_
     world.clock.elapsed += world.settings.provider_timeout_seconds
     await world.killer.retry()
     assert [held.confirmed_at is not None for held in world.killer.in_force()] == [True]
+
+
+async def test_a_sweep_that_looked_before_a_reset_lowers_nothing_after_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.started()
+    (receipt,) = await world.commands_kill()
+    served = FlagState(enabled=True, exposure=1_000, audience=(), off_serves="off")
+    world.provider.put(world.plan.spec.flag, served)  # by hand, so that the sweep has something to do
+    looking, go_on = asyncio.Event(), asyncio.Event()
+    observe = world.provider.observe
+
+    async def slowly(flags: Collection[FlagRef]) -> Mapping[FlagRef, Observation]:
+        seen = await observe(flags)
+        looking.set()
+        await go_on.wait()
+        return seen
+
+    world.provider.observe = slowly  # type: ignore[method-assign]
+    sweeping = asyncio.create_task(world.killer.sweep())
+    await looking.wait()
+    await world.killer.reset(
+        key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note=""
+    )
+    world.provider.put(world.plan.spec.flag, served)  # as a new run would
+    go_on.set()
+    await sweeping
+    assert world.flag == served

@@ -284,7 +284,7 @@ PLANTED = (
         KILLER,
         "        if held.lowering or held.kill.id not in self._held:",
         "        if held.lowering:",
-        WORLDS,
+        "tests/engine/test_killer.py",
     ),
     Bug(
         "the journal is not synced before a kill is called durable",
@@ -309,7 +309,7 @@ PLANTED = (
         PRESENCE,
         "            await self._killer.forgotten()\n            self._life",
         "            self._life",
-        WORLDS,
+        "tests/promises/test_vouching.py",
     ),
     Bug(
         "lost history blocks nothing",
@@ -351,7 +351,7 @@ PLANTED = (
         KILLER,
         "        await self._settle(covered)\n",
         "",
-        WORLDS,
+        "tests/promises tests/engine",
     ),
     Bug(
         "authors approve their own plans",
