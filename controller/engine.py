@@ -58,8 +58,7 @@ class Engine:
     ) -> None:
         self.owner = owner
         self.store = store
-        self.board = board
-        self.metrics = metrics
+        self.board, self.metrics = board, metrics
         self._settings = settings
         engine = settings.engine
         self.killer = Killer(
