@@ -294,6 +294,8 @@ class Killer:
         """Whether no write can be on its way any more: neither ours nor one of a replica that knew of no kill."""
         if self._unsettled.get(held.kill.flag, -math.inf) > self._clock.monotonic():
             return False
+        if not (held.accepted_here or held.durable or held.merged):
+            return False  # a crash would make us forget what another replica told us
         long_ago = self._clock.monotonic() - held.since >= self._quiet_seconds
         return long_ago or not self._others - held.landed
 

@@ -175,7 +175,9 @@ def _turned_off(scope: Scope, world: World, i: int, kill: int, held: Held) -> St
 def _looked_at(scope: Scope, world: World, i: int, kill: int, held: Held) -> Step:
     if held.life != HELD:
         return Step("is done with a kill that was reset", i, kill, _at(world, i, kill, RESTING))
-    if not quiet(scope, world, i, held) or shown(scope, world, i):
+    # A kill accepted here may be confirmed without either: the answer says so (`durable`). Not modelled apart.
+    vouched = held.journaled or held.merged
+    if not vouched or not quiet(scope, world, i, held) or shown(scope, world, i):
         return Step("does not call the kill confirmed", i, kill, _at(world, i, kill, PICKED))
     # All that `landed` and `age` are for is known now, and stays true.
     sure = held._replace(confirmed=True, lowering=RESTING, landed=everybody_else(world, i), age=QUIET)
