@@ -82,10 +82,17 @@ class Journal:
         return await self._disk.append(frame(record))
 
     async def reserve(self, version: int) -> bool:
-        """Make sure no version up to this one is issued again. Waits for the disk once a minute."""
+        """Make sure no version up to this one is issued again. Waits for the disk once a minute.
+
+        False: the disk did not take it. Remembered only once it did, so that the next write asks again.
+        """
         if version <= self.floor:
             return True
-        return await self.append(FloorRecord(version=version + VERSION_BLOCK))
+        record = FloorRecord(version=version + VERSION_BLOCK)
+        if not await self._disk.append(frame(record)):
+            return False
+        self._remember(record)
+        return True
 
     def close(self) -> None:
         self._disk.close()

@@ -292,7 +292,7 @@ class Killer:
 
     def _quiet(self, held: Held) -> bool:
         """Whether no write can be on its way any more: neither ours nor one of a replica that knew of no kill."""
-        if self._unsettled.get(held.kill.flag, -math.inf) > self._clock.monotonic():
+        if self._may_land(held.kill.flag):
             return False
         if not (held.accepted_here or held.durable or held.merged):
             return False  # a crash would make us forget what another replica told us

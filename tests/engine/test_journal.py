@@ -69,6 +69,21 @@ async def test_versions_are_never_issued_twice_after_a_restart(tmp_path: Path) -
     assert opened(path).floor >= 1000
 
 
+async def test_a_version_that_the_disk_did_not_take_is_not_reserved_the_next_time_either(tmp_path: Path) -> None:
+    path = tmp_path / "kills.journal"
+    disk = FileDisk(path)
+    journal = Journal(disk)
+    journal.open()
+    writable, disk._file = disk._file, os.open(path, os.O_RDONLY)
+    assert not await journal.reserve(1000)
+    assert not await journal.reserve(1000), "nothing served under it would survive a restart"
+    os.close(disk._file)
+    disk._file = writable
+    assert await journal.reserve(1000)
+    journal.close()
+    assert opened(path).floor >= 1000
+
+
 def test_a_torn_last_line_is_dropped_and_the_rest_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "kills.journal"
     whole = frame(kill("k1")) + frame(kill("k2"))
