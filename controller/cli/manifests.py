@@ -1,141 +1,20 @@
-"""What people write: check it offline, compare it with the server, hand it over."""
+"""What people write: compare it with the server, hand it over."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
 
 from controller.cli.connection import Connection, Finding, ServerRefusal, Unreachable
 from controller.cli.exits import Exit, Failure
-from controller.cli.options import ListByDefault, note_option, output_choice, output_option, server_option
-from controller.cli.terminal import present, say, show, show_json, table
+from controller.cli.files import MAX_BYTES, collect, paths_argument
+from controller.cli.options import ListByDefault, note_option, output_option, server_option
+from controller.cli.terminal import counted, document, present, say, table
 from controller.domain.catalogue import FlagConfig
 from controller.domain.plan import API_VERSION
 from controller.domain.status import ApplyResult, Change
-
-if TYPE_CHECKING:
-    from controller.manifests.problem import Problem
-
-SUFFIXES = tuple(f".{kind}.{end}" for kind in ("rollout", "policy", "flag") for end in ("yaml", "yml"))
-MAX_BYTES = 256 * 1024
-SCHEMA_FOLDER = Path("docs/schema")
-
-paths_argument = click.argument(
-    "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True)
-)
-
-
-def collect(paths: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Each file with its name as given; of a folder all manifests below it; `-` is stdin.
-
-    At most one byte more than a manifest may have is read: enough to refuse it.
-    """
-    files = []
-    for path in paths:
-        if path == "-":
-            files.append(("stdin", sys.stdin.buffer.read(MAX_BYTES + 1)))
-            continue
-        found = _below(Path(path)) if Path(path).is_dir() else [Path(path)]
-        if not found:
-            raise Failure(
-                f"{path} holds no manifest", Exit.USAGE, hint=f"their names end in {', '.join(SUFFIXES[::2])}"
-            )
-        files += [(str(one), _read(one)) for one in found]
-    return files
-
-
-def _below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES) and path.is_file())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Failure(f"cannot read {path}: {error.strerror}", Exit.USAGE) from error
-
-
-# — offline —
-
-
-@click.command()
-@paths_argument
-@output_choice("text", "json", "concise")
-def lint(paths: tuple[str, ...], output: str) -> int:
-    """Check manifests without a server.
-
-    Every problem is shown with its place and what to write instead.
-
-    Of a folder every *.rollout.yaml, *.policy.yaml and *.flag.yaml is read; - is stdin. Exits with 1 when there is
-    an error; warnings alone exit with 0. The codes are explained in docs/lint.md.
-
-    \b
-    Example:
-      rampart lint policies/
-    """
-    # Here and not above: the YAML and PromQL parsers cost more time than a kill may take.
-    from controller.manifests.lint import lint as check  # noqa: PLC0415
-
-    files = collect(paths)
-    problems = check(files)
-    _show_problems(problems, output)
-    errors = sum(problem.severity == "error" for problem in problems)
-    warnings = len(problems) - errors
-    say(f"{_count(errors, 'error')}, {_count(warnings, 'warning')} in {_count(len(files), 'file')}")
-    return Exit.FINDING if errors else Exit.OK
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _show_problems(problems: Sequence["Problem"], output: str) -> None:
-    from controller.manifests.problem import render  # noqa: PLC0415 - as above
-
-    if output == "json":
-        show_json(msgspec.json.encode(problems))
-    elif output == "concise":
-        show(f"{one.file}:{one.line}:{one.column}: {one.code} {one.message}" for one in problems)
-    else:
-        show(render(problem) for problem in problems)
-
-
-@click.command()
-@click.argument("kind", type=click.Choice(["RolloutPlan", "GuardrailPolicy", "Flag"]), required=False)
-@click.option("--write", is_flag=True, help=f"Write all of them into {SCHEMA_FOLDER}/ here.")
-def schema(kind: str | None, write: bool) -> int:
-    """Print the JSON Schema of a kind, for editors and CI.
-
-    \b
-    Example:
-      rampart schema RolloutPlan > rolloutplan.json
-    """
-    from controller.manifests.loader import KINDS  # noqa: PLC0415 - as above
-    from controller.manifests.schema import schema_for  # noqa: PLC0415 - as above
-
-    if write:
-        SCHEMA_FOLDER.mkdir(parents=True, exist_ok=True)
-        for name in [kind] if kind else KINDS:
-            target = SCHEMA_FOLDER / f"{name.lower()}.json"
-            target.write_bytes(_document(schema_for(name)) + b"\n")
-            say(f"wrote {target}")
-        return Exit.OK
-    if kind is None:
-        raise click.UsageError(f"name a kind ({', '.join(KINDS)}), or give --write")
-    click.echo(_document(schema_for(kind)))
-    return Exit.OK
-
-
-def _document(value: dict[str, Any]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2)
-
-
-# — with the server —
 
 
 @click.command()
@@ -151,7 +30,7 @@ def diff(paths: tuple[str, ...], server: Connection, output: str) -> int:
     """
     result = _handed_over(server, collect(paths), output, dry_run=True)
     if output == "text":
-        say(_count(len(result.changes), "change") if result.changes else "no difference")
+        say(counted(len(result.changes), "change") if result.changes else "no difference")
     return Exit.FINDING if result.changes else Exit.OK
 
 
@@ -330,7 +209,7 @@ def flag_create(
       rampart flag create checkout-v2 --environment production --variation on=true --variation off=false
     """
     manifest = flag_manifest(key, environment, dict(_variation(text) for text in variations), off)
-    files = [(f"{key}.flag.yaml", _document(manifest))]
+    files = [(f"{key}.flag.yaml", document(manifest))]
     result = _handed_over(server, files, output, dry_run=False, note=note)
     if output == "text":
         _tell_applied(result, dry_run=False)

@@ -56,6 +56,15 @@ def show_json(document: bytes) -> None:
     click.echo(msgspec.json.format(document, indent=2).decode())
 
 
+def document(value: object) -> bytes:
+    """A value as JSON that people read."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Left-aligned columns, two spaces apart. Cells may be styled."""
     plain = [[click.unstyle(cell) for cell in row] for row in [head, *rows]]

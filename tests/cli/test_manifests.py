@@ -1,21 +1,17 @@
-"""Manifests: checked offline, compared, handed over."""
+"""Manifests: compared with the server, handed over."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from controller.domain.status import ApplyResult, Change
-from controller.manifests.loader import KINDS
-from controller.manifests.schema import schema_for
 from tests.cli.conftest import Rampart
 from tests.cli.stub_server import StubServer, problem
 from tests.cli.terminal import Terminal
 
-POLICIES = Path(__file__).parents[2] / "policies"
 BROKEN = """\
 apiVersion: rampart/v1
 kind: Flag
@@ -49,66 +45,6 @@ def flag_file(tmp_path: Path) -> Path:
     path = tmp_path / "checkout-v2.flag.yaml"
     path.write_text(BROKEN.replace("enviroment", "environment"))
     return path
-
-
-def test_the_shipped_policies_are_clean_offline(rampart: Rampart) -> None:
-    told = rampart("lint", str(POLICIES), RAMPART_URL="http://127.0.0.1:1")
-    assert (told.returncode, told.stdout) == (0, "")
-    assert told.stderr.startswith("0 errors, 0 warnings in ")
-
-
-def test_lint_points_at_the_place_and_says_what_to_write(rampart: Rampart, tmp_path: Path) -> None:
-    (tmp_path / "bad.flag.yaml").write_text(BROKEN)
-    told = rampart("lint", "bad.flag.yaml")
-    assert told.returncode == 1
-    assert "bad.flag.yaml:4:9: R002" in told.stdout
-    assert "^^^^^^^^^^" in told.stdout
-    assert 'did you mean "environment"?' in told.stdout
-
-
-def test_lint_speaks_json_and_concise(rampart: Rampart, tmp_path: Path) -> None:
-    (tmp_path / "bad.flag.yaml").write_text(BROKEN)
-    found = json.loads(rampart("lint", "bad.flag.yaml", "-o", "json").stdout)
-    assert (found[0]["file"], found[0]["line"], found[0]["column"]) == ("bad.flag.yaml", 4, 9)
-    lines = rampart("lint", ".", "-o", "concise").stdout.splitlines()
-    assert len(lines) == len(found)
-    assert lines[0].startswith("bad.flag.yaml:4:9: R002 ")
-
-
-def test_lint_reads_stdin(rampart: Rampart) -> None:
-    told = rampart("lint", "-", stdin=BROKEN)
-    assert told.returncode == 1
-    assert "stdin:4:9: R002" in told.stdout
-
-
-@pytest.mark.parametrize("content", [b"[" * 100_000, b"a: \xff\xfe\n", b"x" * 10_000_000, b"\0\0"])
-def test_a_hostile_file_is_a_finding_and_no_traceback(rampart: Rampart, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "hostile.rollout.yaml").write_bytes(content)
-    told = rampart("lint", "hostile.rollout.yaml")
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    assert "hostile.rollout.yaml:1:" in told.stdout
-
-
-@pytest.mark.parametrize("path", ["nowhere.flag.yaml", "empty"])
-def test_a_path_without_a_manifest_is_a_usage_error(rampart: Rampart, tmp_path: Path, path: str) -> None:
-    (tmp_path / "empty").mkdir()
-    told = rampart("lint", path)
-    assert told.returncode == 2
-    assert path in told.stderr
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_schema_prints_the_schema_of_a_kind(rampart: Rampart, kind: str) -> None:
-    told = rampart("schema", kind)
-    assert told.returncode == 0
-    assert json.loads(told.stdout) == json.loads(msgspec.json.encode(schema_for(kind)))
-
-
-def test_schema_writes_them_all(rampart: Rampart, tmp_path: Path) -> None:
-    assert rampart("schema", "--write").returncode == 0
-    written = {path.name for path in (tmp_path / "docs" / "schema").iterdir()}
-    assert written == {f"{kind.lower()}.json" for kind in KINDS}
 
 
 def test_diff_shows_each_change_and_exits_with_one(rampart: Rampart, server: StubServer, flag_file: Path) -> None:

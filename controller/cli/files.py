@@ -1,0 +1,47 @@
+"""Which files a command was given."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from controller.cli.exits import Exit, Failure
+
+SUFFIXES = tuple(f".{kind}.{end}" for kind in ("rollout", "policy", "flag") for end in ("yaml", "yml"))
+MAX_BYTES = 256 * 1024
+
+paths_argument = click.argument(
+    "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True)
+)
+
+
+def collect(paths: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Each file with its name as given; of a folder all manifests below it; `-` is stdin.
+
+    At most one byte more than a manifest may have is read: enough to refuse it.
+    """
+    files = []
+    for path in paths:
+        if path == "-":
+            files.append(("stdin", sys.stdin.buffer.read(MAX_BYTES + 1)))
+            continue
+        found = _below(Path(path)) if Path(path).is_dir() else [Path(path)]
+        if not found:
+            raise Failure(
+                f"{path} holds no manifest", Exit.USAGE, hint=f"their names end in {', '.join(SUFFIXES[::2])}"
+            )
+        files += [(str(one), _read(one)) for one in found]
+    return files
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES) and path.is_file())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}", Exit.USAGE) from error
