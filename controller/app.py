@@ -102,7 +102,8 @@ class Rampart:
         self.sources = {name: sources.build(name, one, self.clock) for name, one in settings.sources.items()}
         self.peers = HttpPeers(settings.peers, own=self.replica.name, metrics=self.metrics)
         self.engine = self._engine()
-        self.killer = self.kills = self.engine.killer
+        self.killer, self.killbook = self.engine.killer, self.engine.killbook
+        self.kill_ledger = self.engine.kill_ledger
         self.presence = self.engine.presence
         self.commands = self.engine.commands
         self.scheduler = self.engine.scheduler
@@ -149,11 +150,11 @@ class Rampart:
             self.store.recall(known.tokens, known.sdk_keys, known.flags)
             self.tokens.load(known.tokens)
             self.sdk_keys.load(known.sdk_keys)
-            self.killer.learn(known.known, self.engine.flags_of(known.flags))
-            self.killer.meet(known.replicas)
+            self.killbook.learn(known.known, self.engine.flags_of(known.flags))
+            self.killbook.meet(known.replicas)
             self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
             self._await_database()
-        self.killer.resume_journal()
+        self.killbook.take_up(self.journal.kills.values(), merged=self.journal.merged)
         self.peers.start()
         for source in self.sources.values():
             source.start()
@@ -326,8 +327,8 @@ class Rampart:
                 tokens=self.tokens.all(),
                 sdk_keys=self.sdk_keys.all(),
                 flags=list(self.board.configs()),
-                known=self.killer.known(),
-                replicas=self.killer.others(),
+                known=self.killbook.known(),
+                replicas=sorted(self.killbook.others),
             )
             if state == self._saved:
                 self._remembered = revision

@@ -37,7 +37,7 @@ class Commands:
     def __init__(self, reconciler: Reconciler, groups: Mapping[str, list[str]]) -> None:
         self._reconciler = reconciler
         self._store = reconciler.store
-        self._killer = reconciler.killer
+        self._killbook = reconciler.killbook
         self._clock = reconciler.clock
         self._groups = groups
 
@@ -48,7 +48,7 @@ class Commands:
         revision = await self._plan(plan)
         definition, flag = revision.plan, revision.plan.spec.flag
         actor.require("operate", flag.environment)
-        if held := self._killer.holds(flag):
+        if held := self._killbook.holds(flag):
             raise KillInForce(f"{flag} is killed ({', '.join(held)}); reset it first: rampart reset {plan}")
         latest = await self._store.latest_run(plan)
         if latest is not None and latest[0].active:
@@ -220,7 +220,7 @@ class Commands:
         # Rules that cannot be bound are why a run is quarantined: it must be shown all the same.
         pinned = await self._pinned(this)
         guardrails = () if observations.quarantine else bind_all(definition.plan, pinned.values())
-        return run_status(this, definition.plan, guardrails, observations, self._killer.kills_of(this.flag))
+        return run_status(this, definition.plan, guardrails, observations, self._killbook.kills_of(this.flag))
 
     async def summaries(self) -> list[PlanSummary]:
         runs = await self._as_served_now(await self._store.latest_runs())

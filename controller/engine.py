@@ -14,9 +14,13 @@ from controller.commands import Commands
 from controller.domain.catalogue import FlagConfig, Replica
 from controller.domain.plan import FlagRef
 from controller.errors import Conflict
+from controller.in_flight import InFlight
 from controller.journal import Journal
+from controller.kill_ledger import KillLedger
+from controller.killbook import KillBook
 from controller.killer import Killer
 from controller.lastknown import KnownFlag
+from controller.lowering import Lowering
 from controller.ports import Channel, Clock, FlagProvider, MetricSource, Peers, Store, Timers
 from controller.presence import Presence
 from controller.reconciler import Reconciler
@@ -56,12 +60,10 @@ class Engine:
         chance: Callable[[], float],
         remember: Callable[[], Awaitable[None]],
     ) -> None:
-        self.owner = owner
-        self.store = store
+        self.owner, self.store = owner, store
         self.board, self.metrics = board, metrics
-        self._settings = settings
-        engine = settings.engine
-        self.killer = Killer(
+        self._settings, engine = settings, settings.engine
+        self.killbook, self.lowering, self.kill_ledger, self.killer = kill_path(
             journal=journal,
             store=store,
             providers=providers,
@@ -76,7 +78,8 @@ class Engine:
         self.presence = Presence(
             replica=replica,
             store=store,
-            killer=self.killer,
+            killbook=self.killbook,
+            kill_ledger=self.kill_ledger,
             journal=journal,
             clock=clock,
             metrics=metrics,
@@ -87,6 +90,7 @@ class Engine:
             store=store,
             sources=sources,
             providers=providers,
+            killbook=self.killbook,
             killer=self.killer,
             clock=clock,
             metrics=metrics,
@@ -113,8 +117,8 @@ class Engine:
         asked_at = self.board.revision
         configs = await self.store.flag_configs()
         known = [KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans]
-        self.killer.learn(known, self.flags_of(configs))
-        kills = [held.kill for held in self.killer.in_force()]
+        self.killbook.learn(known, self.flags_of(configs))
+        kills = [held.kill for held in self.killbook.in_force()]
         for forgotten in self.board.load(configs, kills, asked_at=asked_at):
             await self._restore(forgotten)
         await self.board.versions.secure()
@@ -149,6 +153,55 @@ class Engine:
         """At shutdown: hand the leases over at once, and let nobody wait for us. Raises StoreUnavailable."""
         await self.store.release(self.owner)
         await self.presence.leave()
+
+
+def kill_path(
+    *,
+    journal: Journal,
+    store: Store,
+    providers: Mapping[str, FlagProvider],
+    clock: Clock,
+    metrics: Metrics,
+    replica: str,
+    peers: Peers,
+    provider_timeout_seconds: float,
+    quiet_seconds: float,
+    remember: Callable[[], Awaitable[None]],
+) -> tuple[KillBook, Lowering, KillLedger, Killer]:
+    """The parts of the kill path, each above the one before it."""
+    killbook = KillBook(clock=clock, providers=providers)
+    in_flight = InFlight(clock=clock, timeout_seconds=provider_timeout_seconds)
+    lowering = Lowering(
+        killbook=killbook,
+        in_flight=in_flight,
+        providers=providers,
+        clock=clock,
+        metrics=metrics,
+        provider_timeout_seconds=provider_timeout_seconds,
+        quiet_seconds=quiet_seconds,
+    )
+    ledger = KillLedger(
+        killbook=killbook,
+        lowering=lowering,
+        journal=journal,
+        store=store,
+        providers=providers,
+        clock=clock,
+        provider_timeout_seconds=provider_timeout_seconds,
+        remember=remember,
+    )
+    killer = Killer(
+        killbook=killbook,
+        in_flight=in_flight,
+        lowering=lowering,
+        ledger=ledger,
+        journal=journal,
+        peers=peers,
+        clock=clock,
+        metrics=metrics,
+        replica=replica,
+    )
+    return killbook, lowering, ledger, killer
 
 
 def quiet_seconds(settings: Settings) -> float:

@@ -14,7 +14,8 @@ from controller.domain.catalogue import Barrier, Head, Replica, Roll
 from controller.domain.status import Raises, ReplicaStatus
 from controller.errors import StoreUnavailable
 from controller.journal import HeadRecord, Journal
-from controller.killer import Killer
+from controller.kill_ledger import KillLedger
+from controller.killbook import KillBook
 from controller.ports import Clock, Store
 from controller.telemetry import Metrics
 
@@ -34,7 +35,8 @@ class Presence:
         *,
         replica: Replica,
         store: Store,
-        killer: Killer,
+        killbook: KillBook,
+        kill_ledger: KillLedger,
         journal: Journal,
         clock: Clock,
         metrics: Metrics,
@@ -42,7 +44,8 @@ class Presence:
     ) -> None:
         self.replica = replica
         self._store = store
-        self._killer = killer
+        self._killbook = killbook
+        self._kill_ledger = kill_ledger
         self._journal = journal
         self._clock = clock
         self._metrics = metrics
@@ -67,8 +70,8 @@ class Presence:
                 raise
 
     async def _check_in(self) -> None:
-        await self._killer.merge()
-        if not self._killer.all_merged():
+        await self._kill_ledger.merge()
+        if not self._kill_ledger.all_merged():
             return  # a kill came meanwhile: what we say must be true when we say it
         roll = await self._say()
         if not roll.counted:
@@ -76,14 +79,14 @@ class Presence:
             # Before we count as present: what was lost must block raises from the first moment they could be.
             await self._compare(roll)
             await self._require_acknowledged(roll.head)
-            await self._killer.forgotten()
+            await self._kill_ledger.forgotten()
             self._life = roll.life
-            if not self._killer.all_merged():
+            if not self._kill_ledger.all_merged():
                 return
             roll = await self._say()
         if not roll.counted:
             return  # restarted again: the next round says it
-        self._killer.meet(roll.others)
+        self._killbook.meet(roll.others)
         self.versions = frozenset((self.replica.version, *roll.versions))
         await self._compare(roll)
         self.obstacles = roll.obstacles
@@ -98,7 +101,7 @@ class Presence:
         """As the latest answer of the database had it; from memory."""
         here = ReplicaStatus(name=self.replica.name, state="here")
         absent = {one.name: one.seen_at for one in self.roll.absent} if self.roll else {}
-        others = self.roll.others if self.roll else self._killer.others()
+        others = self.roll.others if self.roll else sorted(self._killbook.others)
         if not self.merged:
             unknown = [ReplicaStatus(name=name, state="unknown") for name in others]
             return Raises(allowed=False, database_answers=False, obstacles=[NOT_MERGED], replicas=[here, *unknown])
@@ -115,7 +118,7 @@ class Presence:
 
     async def leave(self) -> None:
         """Stop for good, or until the next start: with everything merged nobody has to wait for us."""
-        if self.merged and self._killer.all_merged():
+        if self.merged and self._kill_ledger.all_merged():
             await self._keep(self._head)
             await self._store.check_out(self.replica.name)
 

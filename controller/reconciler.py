@@ -46,6 +46,7 @@ from controller.errors import (
     StoreUnavailable,
 )
 from controller.faultpoints import reach
+from controller.killbook import KillBook
 from controller.killer import Killer
 from controller.lookout import Looked, Lookout, in_turns
 from controller.ports import Clock, FlagProvider, MetricSource, Store
@@ -95,6 +96,7 @@ class Reconciler:
         store: Store,
         sources: Mapping[str, MetricSource],
         providers: Mapping[str, FlagProvider],
+        killbook: KillBook,
         killer: Killer,
         clock: Clock,
         metrics: Metrics,
@@ -107,6 +109,7 @@ class Reconciler:
         self._owner = owner
         self.store = store
         self.providers = providers
+        self.killbook = killbook
         self.killer = killer
         self.clock = clock
         self._metrics = metrics
@@ -127,7 +130,7 @@ class Reconciler:
 
     async def claim(self) -> list[list[Claim]]:
         """Due runs of this replica, in groups that share sources and provider. Raises StoreUnavailable."""
-        claimed = self.killer.mark(), self.clock.monotonic()
+        claimed = self.killbook.mark(), self.clock.monotonic()
         claims = await self.store.claim_due(
             self._owner, limit=self._settings.batch, lease_seconds=self._settings.lease_seconds
         )
@@ -206,7 +209,7 @@ class Reconciler:
 
     async def _tick_one(self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked) -> Save | None:
         self._last_held[claim.run.id] = claim
-        if self.killer.holds(claim.run.flag):
+        if self.killbook.holds(claim.run.flag):
             return None  # its end is recorded with the kill
         try:
             saved = await self._decide_and_act(claim, guardrails, looked)
@@ -282,7 +285,7 @@ class Reconciler:
             elapsed=elapsed,
             since_apply=looked.asked_at - memory.applied,
             settle_seconds=self.providers[run.flag.provider].limits.settle_seconds,
-            automatic_kills=self.killer.automatic_kills(self._settings.automatic_kills_window_seconds),
+            automatic_kills=self.killbook.automatic_kills(self._settings.automatic_kills_window_seconds),
             max_automatic_kills=self._settings.max_automatic_kills,
             obstacles=self._obstacles(),
             bake_waived=bake_waived,
@@ -325,7 +328,7 @@ class Reconciler:
         details: Mapping[str, Any] | None = None,
     ) -> Run:
         """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises."""
-        now, mark, began = self.clock.now(), self.killer.mark(), self.clock.monotonic()
+        now, mark, began = self.clock.now(), self.killbook.mark(), self.clock.monotonic()
         after = state_after(run, decision, now, extra or {})
         moved = (after.exposure, after.audience) != (run.exposure, run.audience)
         changed = moved or decision.action == "lower"  # what rose behind our back is written down again
@@ -475,7 +478,7 @@ class Reconciler:
             every = min(policy.spec.every_seconds for policy in claim.policies)
             memory = self._memory.get(run_id)
             put_off_until = self._put_off.get(run_id, 0.0) + self._settings.lease_seconds
-            if now < put_off_until and not self.killer.holds(claim.run.flag):
+            if now < put_off_until and not self.killbook.holds(claim.run.flag):
                 continue
             patience = MISSED_POLLS * every + self._settings.lease_seconds
             if memory is None or memory.ticked is None or now - memory.ticked > patience:
@@ -497,7 +500,7 @@ class Reconciler:
         claims = [
             claim
             for claim in self._last_held.values()
-            if not self.killer.holds(claim.run.flag) and self._put_off.get(claim.run.id, now) <= now
+            if not self.killbook.holds(claim.run.flag) and self._put_off.get(claim.run.id, now) <= now
         ]
         bound, _ = await self._bind_each(claims)
         bound = [(claim, guardrails) for claim, guardrails in bound if self._poll_due(claim.run, guardrails)]
@@ -511,7 +514,7 @@ class Reconciler:
         await asyncio.gather(*ticks)
 
     async def _tick_one_blind(self, claim: Claim, guardrails: tuple[Guardrail, ...], looked: Looked) -> None:
-        if self.killer.holds(claim.run.flag):
+        if self.killbook.holds(claim.run.flag):
             return  # killed since we began
         try:
             inputs = self._inputs(claim, looked)
@@ -544,7 +547,7 @@ class Reconciler:
             elapsed=0.0,
             since_apply=0.0,
             settle_seconds=self.providers[run.flag.provider].limits.settle_seconds,
-            automatic_kills=self.killer.automatic_kills(self._settings.automatic_kills_window_seconds),
+            automatic_kills=self.killbook.automatic_kills(self._settings.automatic_kills_window_seconds),
             max_automatic_kills=self._settings.max_automatic_kills,
             obstacles=self._obstacles(),
             bake_waived=True,

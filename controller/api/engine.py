@@ -38,13 +38,18 @@ class Commands(Protocol):
     async def explain(self, plan: str) -> Explanation: ...
 
 
-class Kills(Protocol):
-    """Served from memory. `key` is a flag key or a plan name; the scope is checked for every match."""
+class Killer(Protocol):
+    """Answers from memory. `key` is a flag key or a plan name; the scope is checked for every match."""
 
     async def kill(
         self, *, key: str, environment: str | None, provider: str | None, actor: Actor, reason: str
     ) -> list[KillReceipt]: ...
 
+    async def hear(self, records: Sequence[KillRecord]) -> PeerAnswer:
+        """Another replica accepted these kills."""
+
+
+class KillLedger(Protocol):
     async def reset(
         self,
         *,
@@ -54,12 +59,12 @@ class Kills(Protocol):
         kill_ids: list[str],
         actor: Actor,
         note: str,
-    ) -> list[KillStatus]: ...
+    ) -> list[KillStatus]:
+        """`key` as in a kill. Raises NotFound, Conflict, Forbidden, Unavailable."""
 
+
+class KillBook(Protocol):
     def active(self) -> list[KillStatus]: ...
-
-    async def hear(self, records: Sequence[KillRecord]) -> PeerAnswer:
-        """Another replica accepted these kills."""
 
 
 class Peers(Protocol):
@@ -81,7 +86,11 @@ class Engine(Protocol):
     @property
     def commands(self) -> Commands: ...
     @property
-    def kills(self) -> Kills: ...
+    def killer(self) -> Killer: ...
+    @property
+    def kill_ledger(self) -> KillLedger: ...
+    @property
+    def killbook(self) -> KillBook: ...
     @property
     def peers(self) -> Peers: ...
     @property

@@ -24,7 +24,7 @@ NOT_GIVEN = "no reason given"
 async def _kill(
     engine: Served, actor: Actor, key: str, environment: str | None, body: KillBody
 ) -> Response[KillAnswer]:
-    receipts = await engine.kills.kill(
+    receipts = await engine.killer.kill(
         key=key,
         environment=environment,
         provider=body.provider,
@@ -71,7 +71,7 @@ async def kill_in_environment(
 async def _reset(
     engine: Served, actor: Actor, key: str, environment: str | None, body: ResetBody
 ) -> list[KillStatus]:
-    return await engine.kills.reset(
+    return await engine.kill_ledger.reset(
         key=key,
         environment=environment,
         provider=body.provider,
@@ -111,7 +111,7 @@ async def reset_in_environment(
 
 @get("/kills", summary="The kills in force", **needs("read"))
 async def list_kills(engine: Served) -> list[KillStatus]:
-    return engine.kills.active()
+    return engine.killbook.active()
 
 
 KILL_HANDLERS = [kill_everywhere, kill_in_environment, list_kills]

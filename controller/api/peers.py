@@ -53,7 +53,7 @@ async def told_of_kills(engine: Served, data: JSONBody[PeerMessage]) -> PeerAnsw
     _check(data.kills)
     if data.kills:
         log.info("peer_told", peer=data.from_, kills=len(data.kills))
-    return await engine.kills.hear(data.kills)
+    return await engine.killer.hear(data.kills)
 
 
 def _check(kills: Sequence[KillRecord]) -> None:

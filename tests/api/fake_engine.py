@@ -269,7 +269,7 @@ class FakeEngine:
         self.store = store or MemoryStore(self.clock.monotonic)
         self.tokens = TokenBook()
         self.commands = FakeCommands(self)
-        self.kills = FakeKills(self.clock)
+        self.killer = self.kill_ledger = self.killbook = self.kills = FakeKills(self.clock)
         self.peers = FakePeers()
         self.presence = FakePresence(self)
         self.registrar = Registrar(self.store, providers or {}, self.settings, self.clock)

@@ -1,4 +1,4 @@
-"""The killer alone: what it tells the provider, the journal, the database, other replicas and people, and when."""
+"""The kill path alone: what it tells provider, journal, database, other replicas and people, and when."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -15,10 +15,11 @@ from controller.domain.catalogue import ActiveKill, Kill, KillRecord, PeerAnswer
 from controller.domain.flag import FlagKill, FlagState, Observation, Unknown
 from controller.domain.plan import FlagRef, Serve
 from controller.domain.status import KillReceipt, KillStatus
+from controller.engine import kill_path
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, StoreUnavailable
 from controller.held import is_off
 from controller.journal import FileDisk, Journal, MergedRecord, read
-from controller.killer import DOUBTFUL_SECONDS, Killer
+from controller.killer import DOUBTFUL_SECONDS
 from controller.lastknown import KnownFlag
 from controller.store.memory import MemoryStore
 from controller.telemetry import Metrics
@@ -33,7 +34,7 @@ ON = FlagState(enabled=True, exposure=10_000, off_serves="off")
 
 
 class Backend:
-    """A provider as the killer sees it. `faults` are raised by, and `hangs_in` are, calls by name."""
+    """A provider as the kill path sees it. `faults` are raised by, and `hangs_in` are, calls by name."""
 
     def __init__(self) -> None:
         self.flags: dict[FlagRef, Observation] = {}
@@ -139,7 +140,7 @@ class Others:
 
 
 class Desk:
-    """One killer and all around it."""
+    """One kill path and all around it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -156,7 +157,7 @@ class Desk:
         self.journal = Journal(FileDisk(self.folder / "kills.journal"))
         self.journal.open()
         self.metrics = Metrics()
-        self.killer = Killer(
+        self.killbook, _, self.kill_ledger, self.killer = kill_path(
             journal=self.journal,
             store=self.database,
             providers=self.providers,
@@ -168,19 +169,22 @@ class Desk:
             quiet_seconds=QUIET_SECONDS,
             remember=self.remember,
         )
-        self.killer.learn([KnownFlag(plan="checkout", flag=MAIN, serve=SERVE)])
+        self.killbook.learn([KnownFlag(plan="checkout", flag=MAIN, serve=SERVE)])
 
     def with_little_patience(self) -> None:
         """For what hangs: a provider has a fifth of a second."""
         self.journal.close()
         self.begin(timeout_seconds=0.2)
 
+    def take_up(self) -> None:
+        self.killbook.take_up(self.journal.kills.values(), merged=self.journal.merged)
+
     async def remember(self) -> None:
         self.remembered.append(set(self.journal.kills))
 
     def meet(self, *names: str) -> None:
         self.others.names = list(names)
-        self.killer.meet(names)
+        self.killbook.meet(names)
 
     async def kill(self, flag: FlagRef = MAIN, **changes: Any) -> KillReceipt:
         values: dict[str, Any] = {"actor": "dana", "reason": "INC-1", "cause": "user"}
@@ -188,10 +192,10 @@ class Desk:
 
     async def reset(self, *kill_ids: str, note: str = "", **where: str) -> list[KillStatus]:
         place: dict[str, Any] = {"key": "checkout-v2", "environment": None, "provider": None} | where
-        return await self.killer.reset(**place, kill_ids=kill_ids, actor=DANA, note=note)
+        return await self.kill_ledger.reset(**place, kill_ids=kill_ids, actor=DANA, note=note)
 
     def confirmed(self) -> list[bool]:
-        return [held.confirmed_at is not None for held in self.killer.in_force()]
+        return [held.confirmed_at is not None for held in self.killbook.in_force()]
 
     def sample(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -218,7 +222,7 @@ def lines(told: list[Any], event: str) -> list[dict[str, Any]]:
 async def test_a_kill_is_accepted_with_all_that_was_said_and_all_that_is_known(desk: Desk) -> None:
     with capture_logs() as told:
         receipt = await desk.kill(cause="policy", actor="rampart", run="checkout#1", details={"rule": "web/p95"})
-    (held,) = desk.killer.in_force()
+    (held,) = desk.killbook.in_force()
     now = desk.clock.now()
     assert held.record == KillRecord(
         kill=Kill(
@@ -257,7 +261,7 @@ async def test_a_kill_is_accepted_with_all_that_was_said_and_all_that_is_known(d
 
 async def test_a_flag_that_no_plan_names_is_killed_without_knowing_what_it_serves(desk: Desk) -> None:
     await desk.kill(OTHER)
-    (held,) = desk.killer.in_force()
+    (held,) = desk.killbook.in_force()
     assert (held.record.serve, held.record.details, desk.confirmed()) == (None, {}, [True])
 
 
@@ -266,11 +270,11 @@ async def test_the_answer_names_who_holds_it_and_who_was_silent(desk: Desk) -> N
     desk.others.deaf = {"c"}
     receipt = await desk.kill()
     assert (receipt.replicas, receipt.silent, receipt.confirmed_at) == (["a", "b", "backend"], ["c"], None)
-    assert desk.killer.others() == ["a", "b", "c"]
+    assert sorted(desk.killbook.others) == ["a", "b", "c"]
 
 
 async def test_a_kill_by_key_or_by_plan_meets_every_flag_that_fits(desk: Desk) -> None:
-    desk.killer.learn([KnownFlag(plan="checkout", flag=MAIN, serve=SERVE)], [STAGING, OTHER])
+    desk.killbook.learn([KnownFlag(plan="checkout", flag=MAIN, serve=SERVE)], [STAGING, OTHER])
 
     async def killed(key: str, environment: str | None = None, provider: str | None = None) -> list[FlagRef]:
         receipts = await desk.killer.kill(
@@ -286,10 +290,10 @@ async def test_a_kill_by_key_or_by_plan_meets_every_flag_that_fits(desk: Desk) -
     assert await killed("new", "production", "other") == [
         FlagRef(provider="other", environment="production", key="new")
     ]
-    assert desk.killer.known() == [KnownFlag(plan="checkout", flag=MAIN, serve=SERVE)]
-    assert [status.reason for status in desk.killer.kills_of(STAGING)] == ["INC-1"] * 3
-    assert {status.actor for status in desk.killer.active()} == {"dana"}
-    assert {held.kill.cause for held in desk.killer.in_force()} == {"user"}
+    assert desk.killbook.known() == [KnownFlag(plan="checkout", flag=MAIN, serve=SERVE)]
+    assert [status.reason for status in desk.killbook.kills_of(STAGING)] == ["INC-1"] * 3
+    assert {status.actor for status in desk.killbook.active()} == {"dana"}
+    assert {held.kill.cause for held in desk.killbook.in_force()} == {"user"}
 
 
 async def test_with_one_provider_a_flag_that_no_plan_names_needs_its_environment_only(desk: Desk) -> None:
@@ -318,11 +322,11 @@ async def test_a_flag_that_cannot_be_told_is_refused_with_what_to_give(
 
 
 async def test_a_kill_that_is_not_allowed_in_one_environment_kills_nothing(desk: Desk) -> None:
-    desk.killer.learn([], [MAIN, STAGING])
+    desk.killbook.learn([], [MAIN, STAGING])
     limited = Actor(name="kim", scopes=("kill",), environments=("production",))
     with pytest.raises(Forbidden):
         await desk.killer.kill(key="checkout-v2", environment=None, provider=None, actor=limited, reason="r")
-    assert desk.killer.in_force() == []
+    assert desk.killbook.in_force() == []
     reader = Actor(name="kim", scopes=("read",))
     with pytest.raises(Forbidden, match='"kill"'):
         await desk.killer.kill(
@@ -335,8 +339,8 @@ async def test_automatic_kills_are_counted_within_a_time_and_manual_ones_not(des
     await desk.kill()
     desk.clock.elapsed += 100.0
     await desk.kill(OTHER, cause="policy")
-    assert desk.killer.automatic_kills(99.9) == 1
-    assert desk.killer.automatic_kills(100.0) == 2
+    assert desk.killbook.automatic_kills(99.9) == 1
+    assert desk.killbook.automatic_kills(100.0) == 2
 
 
 # — the answer waits for disk and provider, and hardly for the database —
@@ -349,7 +353,7 @@ async def test_the_answer_does_not_wait_for_a_provider_that_hangs_longer_than_tw
     desk.main.hangs_in = {"kill"}
     receipt = await desk.kill()
     assert (receipt.provider_updated_at, receipt.confirmed_at) == (None, None)
-    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    assert desk.killbook.holds(MAIN) == [receipt.kill_id]
     for task in list(desk.killer._tasks):
         task.cancel()
 
@@ -368,7 +372,7 @@ async def test_the_answer_waits_briefly_for_the_database_and_not_at_all_once_it_
     assert 0.04 < waited < 30
     hanging.set()
     await desk.calm()
-    assert desk.killer.all_merged()
+    assert desk.kill_ledger.all_merged()
 
 
 # — towards off, and the proof of it —
@@ -423,7 +427,7 @@ async def test_a_provider_that_fails_or_hangs_leaves_the_kill_open_and_says_why(
         receipt = await desk.kill()
     common = {"log_level": "warning", "flag": "main/production/checkout-v2", "kill_id": receipt.kill_id}
     assert lines(told, "kill_not_confirmed") == [common | {"error": "503"}]
-    (held,) = desk.killer.in_force()
+    (held,) = desk.killbook.in_force()
     assert (held.reached, held.updated_at) == ((), None)
     desk.main.faults, desk.main.hangs_in = {}, {"observe"}
     with capture_logs() as told:
@@ -456,7 +460,7 @@ async def test_a_kill_for_a_provider_that_is_not_configured_is_kept_and_told(des
     assert lines(told, "kill_provider_unknown") == [
         {"log_level": "error", "flag": "gone/production/x", "kill_id": receipt.kill_id}
     ]
-    assert desk.killer.holds(gone) == [receipt.kill_id]
+    assert desk.killbook.holds(gone) == [receipt.kill_id]
 
 
 async def test_the_latency_is_measured_once_and_by_the_replica_that_accepted(desk: Desk) -> None:
@@ -532,7 +536,7 @@ async def test_a_kill_is_told_again_until_it_landed_everywhere_and_swept_to_thos
     desk.others.forgetful = set()
     await desk.killer.sweep()
     await desk.calm()
-    (held,) = desk.killer.in_force()
+    (held,) = desk.killbook.in_force()
     assert (held.heard, held.landed) == ({"a", "b"}, {"a", "b"})
     await desk.killer.sweep()
     assert len(desk.others.told) == 5
@@ -542,7 +546,7 @@ async def test_whoever_still_writes_has_heard_and_has_not_landed(desk: Desk) -> 
     desk.meet("a")
     desk.others.writing = {"a"}
     await desk.kill()
-    (held,) = desk.killer.in_force()
+    (held,) = desk.killbook.in_force()
     assert (held.heard, held.landed) == ({"a"}, set())
     desk.others.writing = set()
     await desk.killer.retry()
@@ -585,7 +589,7 @@ async def test_what_another_replica_accepted_holds_here_at_once_and_is_passed_on
     with capture_logs() as told:
         answer = await desk.killer.hear([record])
     assert (answer.replica, answer.holds) == ("here", ("k1",))
-    assert desk.killer.holds(MAIN) == ["k1"]
+    assert desk.killbook.holds(MAIN) == ["k1"]
     await desk.calm()
     assert desk.confirmed() == [True]
     assert desk.others.told == [["k1"]]
@@ -594,7 +598,7 @@ async def test_what_another_replica_accepted_holds_here_at_once_and_is_passed_on
     assert lines(told, "kill_heard") == [
         {"log_level": "warning", "kill_id": "k1", "flag": "main/production/checkout-v2", "actor": "kim"}
     ]
-    (held,) = desk.killer.in_force()
+    (held,) = desk.killbook.in_force()
     assert (held.accepted_here, held.durable) == (False, True)
     again = await desk.killer.hear([record])
     assert (again.holds, again.writing) == (("k1",), ())
@@ -607,10 +611,10 @@ async def test_whoever_is_asked_says_for_which_flags_a_write_is_on_its_way(desk:
         KillRecord(kill=Kill(id=kill_id, flag=flag, accepted_at=now, actor="kim", reason="r"))
         for kill_id, flag in (("k1", MAIN), ("k2", OTHER))
     ]
-    async with desk.killer.writing(MAIN, since=desk.killer.mark()):
+    async with desk.killer.writing(MAIN, since=desk.killbook.mark()):
         await desk.killer.hear(records)
         for _ in range(500):
-            if all(held.durable for held in desk.killer.in_force()):
+            if all(held.durable for held in desk.killbook.in_force()):
                 break
             await asyncio.sleep(0.01)
         answer = await desk.killer.hear(records)
@@ -633,20 +637,20 @@ async def test_whoever_waits_for_our_disk_is_answered_that_it_has_not_got_it_yet
 
 async def test_a_late_word_of_a_reset_kill_brings_it_not_back(desk: Desk) -> None:
     receipt = await desk.kill()
-    (held,) = desk.killer.in_force()
+    (held,) = desk.killbook.in_force()
     await desk.reset(receipt.kill_id)
     answer = await desk.killer.hear([held.record])
-    assert (answer.holds, desk.killer.holds(MAIN)) == ((), [])
+    assert (answer.holds, desk.killbook.holds(MAIN)) == ((), [])
 
 
 # — writes —
 
 
 async def test_nothing_is_written_to_a_killed_flag_nor_on_what_was_read_before_the_kill(desk: Desk) -> None:
-    mark = desk.killer.mark()
+    mark = desk.killbook.mark()
     receipt = await desk.kill()
     with pytest.raises(KillInForce) as refused:
-        async with desk.killer.writing(MAIN, since=desk.killer.mark()):
+        async with desk.killer.writing(MAIN, since=desk.killbook.mark()):
             raise AssertionError("it was written")
     assert str(refused.value) == f"main/production/checkout-v2 is killed ({receipt.kill_id}); reset it first"
     async with desk.killer.writing(OTHER, since=mark):
@@ -658,9 +662,9 @@ async def test_nothing_is_written_to_a_killed_flag_nor_on_what_was_read_before_t
     assert str(refused.value) == (
         "main/production/checkout-v2 was killed or reset after this write was decided; look again"
     )
-    async with desk.killer.writing(MAIN, since=desk.killer.mark()):
+    async with desk.killer.writing(MAIN, since=desk.killbook.mark()):
         pass
-    assert mark + 2 == desk.killer.mark()
+    assert mark + 2 == desk.killbook.mark()
 
 
 async def test_a_kill_waits_for_a_write_on_its_way_and_kills_again_after_it(desk: Desk) -> None:
@@ -672,7 +676,7 @@ async def test_a_kill_waits_for_a_write_on_its_way_and_kills_again_after_it(desk
     desk.main.meanwhile = noted
 
     async def raising() -> None:
-        async with desk.killer.writing(MAIN, since=desk.killer.mark()):
+        async with desk.killer.writing(MAIN, since=desk.killbook.mark()):
             await go_on.wait()
             desk.main.flags[MAIN] = ON
 
@@ -688,11 +692,11 @@ async def test_a_kill_waits_for_a_write_on_its_way_and_kills_again_after_it(desk
     assert desk.confirmed() == [True]
     assert desk.main.flags[MAIN] == FlagState(enabled=False, exposure=0)
     assert desk.main.asked("kill").count(receipt.kill_id) >= 2
-    assert desk.killer._writes == {}
+    assert desk.killer._in_flight._writes == {}
 
 
 async def test_a_write_during_which_a_kill_came_is_followed_by_lowering(desk: Desk) -> None:
-    async with desk.killer.writing(MAIN, since=desk.killer.mark()):
+    async with desk.killer.writing(MAIN, since=desk.killbook.mark()):
         desk.main.faults = {"kill": ProviderUnavailable("busy")}
         await desk.kill()
         desk.main.faults = {}
@@ -704,16 +708,16 @@ async def test_a_write_during_which_a_kill_came_is_followed_by_lowering(desk: De
 
 async def test_what_the_journal_holds_holds_again_and_waits_for_the_database_only_if_it_had_it(desk: Desk) -> None:
     first = await desk.kill()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     desk.database.away = True
     second = await desk.kill(OTHER)
     desk.journal.close()
     desk.begin()
     desk.main.said.clear()
     desk.other.said.clear()
-    desk.killer.resume_journal()
-    desk.killer.resume_journal()
-    held = {one.kill.id: one for one in desk.killer.in_force()}
+    desk.take_up()
+    desk.take_up()
+    held = {one.kill.id: one for one in desk.killbook.in_force()}
     assert {kill_id: one.doubtful for kill_id, one in held.items()} == {first.kill_id: True, second.kill_id: False}
     assert all(one.durable and not one.accepted_here and not one.merged for one in held.values())
     await desk.killer.retry()
@@ -728,27 +732,27 @@ async def test_what_the_journal_holds_holds_again_and_waits_for_the_database_onl
 
 async def test_a_doubtful_kill_is_pressed_on_with_once_the_database_says_that_it_is_in_force(desk: Desk) -> None:
     receipt = await desk.kill()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     desk.journal.close()
     desk.begin()
     desk.main.said.clear()
-    desk.killer.resume_journal()
-    await desk.killer.merge()
+    desk.take_up()
+    await desk.kill_ledger.merge()
     await desk.killer.retry()
     assert desk.main.asked("kill") == [receipt.kill_id]
 
 
 async def test_a_kill_that_was_reset_elsewhere_while_this_replica_was_away_is_let_go(desk: Desk) -> None:
     receipt = await desk.kill()
-    await desk.killer.merge()
-    entry = replace(next(held.entry() for held in desk.killer.in_force()), id="a reset elsewhere")
+    await desk.kill_ledger.merge()
+    entry = replace(next(held.entry() for held in desk.killbook.in_force()), id="a reset elsewhere")
     desk.journal.close()
     await desk.database.reset_kills(MAIN, [receipt.kill_id], entry)
     desk.begin()
     desk.main.said.clear()
-    desk.killer.resume_journal()
-    await desk.killer.merge()
-    assert (desk.killer.in_force(), desk.killer.holds(MAIN)) == ([], [])
+    desk.take_up()
+    await desk.kill_ledger.merge()
+    assert (desk.killbook.in_force(), desk.killbook.holds(MAIN)) == ([], [])
     assert (desk.main.asked("kill"), desk.main.asked("forget")) == ([], [receipt.kill_id])
     assert desk.journal.kills == {}
 
@@ -762,7 +766,7 @@ async def test_after_the_database_was_silent_no_answer_waits_for_it_until_a_merg
     monkeypatch.setattr("controller.killer.STORE_WAIT_SECONDS", 3600.0)
     desk.database.away = True
     with pytest.raises(StoreUnavailable):
-        await desk.killer.merge()
+        await desk.kill_ledger.merge()
     desk.database.away = False
     hanging = asyncio.Event()
     record = desk.database.record_kill
@@ -776,7 +780,7 @@ async def test_after_the_database_was_silent_no_answer_waits_for_it_until_a_merg
         await desk.kill()
     hanging.set()
     await desk.calm()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     hanging.clear()
     waiting = asyncio.create_task(desk.kill(OTHER))
     await asyncio.sleep(0.1)
@@ -792,18 +796,18 @@ async def test_a_kill_of_another_replica_is_found_in_the_database_with_what_the_
         environment="production", reason="r",
     )  # fmt: skip
     await desk.database.record_kill(theirs, entry)
-    await desk.killer.merge()
-    (held,) = desk.killer.in_force()
+    await desk.kill_ledger.merge()
+    (held,) = desk.killbook.in_force()
     assert held.record == KillRecord(kill=theirs, serve=SERVE)
     assert (held.merged, held.durable, held.accepted_here, desk.confirmed()) == (True, True, False, [True])
 
 
 async def test_what_is_reset_while_the_database_answers_is_not_taken_up_again(desk: Desk) -> None:
     receipt = await desk.kill()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     desk.database.after_answer = lambda: desk.reset(receipt.kill_id)
-    await desk.killer.merge()
-    assert desk.killer.holds(MAIN) == []
+    await desk.kill_ledger.merge()
+    assert desk.killbook.holds(MAIN) == []
 
 
 async def test_a_merge_writes_what_is_missing_both_ways_once(desk: Desk) -> None:
@@ -813,18 +817,18 @@ async def test_a_merge_writes_what_is_missing_both_ways_once(desk: Desk) -> None
     assert lines(told, "kill_not_merged") == [
         {"log_level": "warning", "kill_id": mine.kill_id, "error": "no answer"}
     ]
-    assert not desk.killer.all_merged()
+    assert not desk.kill_ledger.all_merged()
     with pytest.raises(
         StoreUnavailable, match=r"^the database does not take up kills; they are kept and tried again$"
     ):
-        await desk.killer.merge()
+        await desk.kill_ledger.merge()
     desk.database.away = False
     theirs = Kill(id="k-theirs", flag=OTHER, accepted_at=desk.clock.now(), actor="kim", reason="r")
-    entry = replace(next(held.entry() for held in desk.killer.in_force()), id=theirs.id)
+    entry = replace(next(held.entry() for held in desk.killbook.in_force()), id=theirs.id)
     await desk.database.record_kill(theirs, entry)
-    await desk.killer.merge()
-    assert desk.killer.all_merged()
-    assert desk.killer.holds(OTHER) == ["k-theirs"]
+    await desk.kill_ledger.merge()
+    assert desk.kill_ledger.all_merged()
+    assert desk.killbook.holds(OTHER) == ["k-theirs"]
     assert desk.other.asked("kill") == ["k-theirs"]
     active = {one.kill.id: one.confirmed_at for one in await desk.database.active_kills()}
     assert active[mine.kill_id] == desk.clock.now()
@@ -833,11 +837,11 @@ async def test_a_merge_writes_what_is_missing_both_ways_once(desk: Desk) -> None
         kill_ids=tuple(sorted([mine.kill_id, "k-theirs"]))
     )
     desk.database.asked.clear()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     assert {one.kill.id: one.confirmed_at for one in await desk.database.active_kills()}["k-theirs"] is not None
     size = (desk.folder / "kills.journal").stat().st_size
     desk.database.asked.clear()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     assert desk.database.asked == ["active_kills"]
     assert (desk.folder / "kills.journal").stat().st_size == size
 
@@ -845,31 +849,31 @@ async def test_a_merge_writes_what_is_missing_both_ways_once(desk: Desk) -> None
 async def test_a_restarted_database_is_asked_once_what_it_still_has(desk: Desk) -> None:
     await desk.kill()
     await desk.kill(OTHER)
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     desk.database.asked.clear()
-    await desk.killer.forgotten()
+    await desk.kill_ledger.forgotten()
     assert desk.database.asked == ["active_kills", "active_kills"]
-    assert all(held.merged and held.confirmation_stored for held in desk.killer.in_force())
+    assert all(held.merged and held.confirmation_stored for held in desk.killbook.in_force())
 
 
 async def test_a_database_that_lost_a_kill_gets_it_again(desk: Desk) -> None:
     receipt = await desk.kill()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     desk.database.lose_everything()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     assert "reset_among" in desk.database.asked
-    assert desk.killer.holds(MAIN) == [receipt.kill_id]
-    assert not desk.killer.all_merged()
-    await desk.killer.merge()
+    assert desk.killbook.holds(MAIN) == [receipt.kill_id]
+    assert not desk.kill_ledger.all_merged()
+    await desk.kill_ledger.merge()
     (found,) = await desk.database.active_kills()
     assert (found.kill.id, found.confirmed_at is not None) == (receipt.kill_id, True)
 
 
 async def test_after_another_life_of_the_database_everything_is_written_again(desk: Desk) -> None:
     receipt = await desk.kill()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     desk.database.lose_everything()
-    await desk.killer.forgotten()
+    await desk.kill_ledger.forgotten()
     (found,) = await desk.database.active_kills()
     assert (found.kill.id, found.confirmed_at is not None) == (receipt.kill_id, True)
 
@@ -888,7 +892,7 @@ async def test_what_comes_back_is_lowered_again_and_what_stays_off_is_left_alone
     ]
     assert desk.main.asked("kill") == [mine.kill_id] * 2
     assert desk.other.asked("kill") == [theirs.kill_id]
-    assert [status.confirmed_at for status in desk.killer.active()] == [desk.clock.now(), theirs.confirmed_at]
+    assert [status.confirmed_at for status in desk.killbook.active()] == [desk.clock.now(), theirs.confirmed_at]
 
 
 async def test_what_cannot_be_read_is_not_taken_for_having_come_back(desk: Desk) -> None:
@@ -907,7 +911,7 @@ async def test_what_cannot_be_read_is_not_taken_for_having_come_back(desk: Desk)
 
 async def test_a_reset_lets_go_of_the_named_kills_in_order_and_says_so(desk: Desk) -> None:
     first, second = await desk.kill(run="checkout#1"), await desk.kill()
-    await desk.killer.merge()
+    await desk.kill_ledger.merge()
     desk.main.said.clear()
     statuses = await desk.reset(first.kill_id, note="false alarm")
     now = desk.clock.now()
@@ -921,7 +925,7 @@ async def test_a_reset_lets_go_of_the_named_kills_in_order_and_says_so(desk: Des
         ("settle", first.kill_id),
         ("forget", first.kill_id),
     ]
-    assert desk.killer.holds(MAIN) == [second.kill_id]
+    assert desk.killbook.holds(MAIN) == [second.kill_id]
     assert set(desk.journal.kills) == {second.kill_id}
     assert desk.remembered == [{first.kill_id, second.kill_id}], "remembered before the journal forgets"
     rows = await desk.database.audit()
@@ -940,7 +944,7 @@ async def test_a_reset_lets_go_of_the_named_kills_in_order_and_says_so(desk: Des
     await desk.reset(second.kill_id)
     rows = await desk.database.audit()
     assert any(f'"reason":"reset {second.kill_id}; the flag stays off"' in row.body for row in rows)
-    assert desk.killer.in_force() == []
+    assert desk.killbook.in_force() == []
 
 
 async def test_a_reset_names_kills_that_hold_the_flag_and_all_or_nothing(desk: Desk) -> None:
@@ -949,10 +953,10 @@ async def test_a_reset_names_kills_that_hold_the_flag_and_all_or_nothing(desk: D
         await desk.reset()
     with pytest.raises(Conflict, match=r"^checkout-v2 is not held by a, b$"):
         await desk.reset("b", receipt.kill_id, "a")
-    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    assert desk.killbook.holds(MAIN) == [receipt.kill_id]
     reader = Actor(name="kim", scopes=("kill",))
     with pytest.raises(Forbidden, match='"operate" in production'):
-        await desk.killer.reset(
+        await desk.kill_ledger.reset(
             key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=reader, note=""
         )
 
@@ -963,18 +967,18 @@ async def test_a_kill_the_database_does_not_have_is_written_first_or_not_reset(d
     with pytest.raises(StoreUnavailable) as refused:
         await desk.reset(receipt.kill_id)
     assert str(refused.value) == "the kill is not in the database yet, so it cannot be reset; try again later"
-    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    assert desk.killbook.holds(MAIN) == [receipt.kill_id]
     desk.database.away = False
     await desk.reset(receipt.kill_id)
-    assert desk.killer.holds(MAIN) == []
+    assert desk.killbook.holds(MAIN) == []
 
 
 async def test_a_reset_of_two_flags_by_one_key_releases_both(desk: Desk) -> None:
-    desk.killer.learn([], [MAIN, STAGING])
+    desk.killbook.learn([], [MAIN, STAGING])
     one, two = await desk.kill(MAIN), await desk.kill(STAGING)
     statuses = await desk.reset(one.kill_id, two.kill_id)
     assert [status.flag for status in statuses] == [MAIN, STAGING]
-    assert desk.killer.in_force() == []
+    assert desk.killbook.in_force() == []
 
 
 async def test_several_kills_of_a_flag_are_reset_in_one_entry(desk: Desk) -> None:
@@ -986,14 +990,14 @@ async def test_several_kills_of_a_flag_are_reset_in_one_entry(desk: Desk) -> Non
 
 
 async def test_a_reset_reaches_only_the_environment_and_provider_that_are_named(desk: Desk) -> None:
-    desk.killer.learn([], [MAIN, STAGING])
+    desk.killbook.learn([], [MAIN, STAGING])
     receipt = await desk.kill(MAIN)
     for where in ({"environment": "staging"}, {"environment": "production", "provider": "other"}):
         with pytest.raises(Conflict):
             await desk.reset(receipt.kill_id, **where)
-    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    assert desk.killbook.holds(MAIN) == [receipt.kill_id]
     await desk.reset(receipt.kill_id, environment="production", provider="main")
-    assert desk.killer.holds(MAIN) == []
+    assert desk.killbook.holds(MAIN) == []
 
 
 async def test_a_kill_that_was_not_read_back_is_not_reset_unless_nothing_can_read_it(desk: Desk) -> None:
@@ -1005,10 +1009,10 @@ async def test_a_kill_that_was_not_read_back_is_not_reset_unless_nothing_can_rea
         f"{receipt.kill_id} is not confirmed yet: wait until the flag was read back as off"
     )
     gone = FlagRef(provider="gone", environment="production", key="x")
-    desk.killer.learn([], [gone])
+    desk.killbook.learn([], [gone])
     unreadable = await desk.kill(gone)
     await desk.reset(unreadable.kill_id, key="x")
-    assert desk.killer.holds(gone) == []
+    assert desk.killbook.holds(gone) == []
 
 
 async def test_two_resets_of_one_kill_at_once_release_it_once_and_leave_nothing(desk: Desk) -> None:
@@ -1020,7 +1024,7 @@ async def test_two_resets_of_one_kill_at_once_release_it_once_and_leave_nothing(
     desk.main.meanwhile = slow
     both = await asyncio.gather(desk.reset(receipt.kill_id), desk.reset(receipt.kill_id))
     assert [[status.kill_id for status in statuses] for statuses in both] == [[receipt.kill_id]] * 2
-    assert (desk.killer.in_force(), desk.killer.holds(MAIN), desk.killer._of_flag) == ([], [], {})
+    assert (desk.killbook.in_force(), desk.killbook.holds(MAIN), desk.killbook._of_flag) == ([], [], {})
     rows = await desk.database.audit()
     assert sum('"action":"reset"' in row.body for row in rows) == 1
 
@@ -1031,7 +1035,7 @@ async def test_a_provider_that_does_not_settle_keeps_the_kill(desk: Desk) -> Non
     desk.main.hangs_in = {"settle"}
     with pytest.raises(ProviderUnavailable, match=r"^the provider did not answer in time; try again$"):
         await desk.reset(receipt.kill_id)
-    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    assert desk.killbook.holds(MAIN) == [receipt.kill_id]
 
 
 @pytest.mark.parametrize(
@@ -1049,18 +1053,18 @@ async def test_a_provider_that_does_not_let_go_keeps_the_kill_until_a_merge(
     assert lines(told, "kill_not_released") == [
         {"log_level": "warning", "kill_id": receipt.kill_id, "error": error}
     ]
-    assert desk.killer.holds(MAIN) == [receipt.kill_id]
+    assert desk.killbook.holds(MAIN) == [receipt.kill_id]
     assert set(desk.journal.kills) == {receipt.kill_id}
     desk.main.faults, desk.main.hangs_in = {}, set()
-    await desk.killer.merge()
-    assert desk.killer.holds(MAIN) == []
+    await desk.kill_ledger.merge()
+    assert desk.killbook.holds(MAIN) == []
 
 
 async def test_only_so_many_reset_kills_are_remembered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.killer.RELEASED_KEPT", 2)
+    monkeypatch.setattr("controller.killbook.RELEASED_KEPT", 2)
     records = []
     for _ in range(3):
         receipt = await desk.kill()
-        records += [held.record for held in desk.killer.in_force()]
+        records += [held.record for held in desk.killbook.in_force()]
         await desk.reset(receipt.kill_id)
     assert (await desk.killer.hear(records)).holds == (records[0].kill.id,), "the oldest was forgotten"

@@ -45,8 +45,8 @@ async def test_a_kill_recorded_while_the_active_kills_are_read_stays_in_force(tm
     store = SlowToAnswer(clock.monotonic)
     world = store.world = World(tmp_path, clock=clock, store=store)
     await world.started()
-    await world.killer.merge()
-    assert [one.flag for one in world.killer.active()] == [world.plan.spec.flag]
+    await world.kill_ledger.merge()
+    assert [one.flag for one in world.killbook.active()] == [world.plan.spec.flag]
     assert world.journal.kills, "a restart finds it, too"
 
 
@@ -63,11 +63,11 @@ async def test_while_the_database_is_away_each_merge_waits_for_one_kill_only_and
     store.asked.clear()
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
-            await world.killer.merge()
+            await world.kill_ledger.merge()
     assert len(store.asked) == len(set(store.asked)) == 3
     store.away = False
-    await world.killer.merge()
-    assert all(held.merged for held in world.killer.in_force())
+    await world.kill_ledger.merge()
+    assert all(held.merged for held in world.killbook.in_force())
     assert len(await store.active_kills()) == 3
 
 
@@ -81,10 +81,10 @@ async def test_a_restarted_database_that_still_has_the_kills_is_not_asked_to_rec
     for key in ("one", "two", "three"):
         flag = FlagRef(provider="main", environment="production", key=key)
         await world.killer.kill_flag(flag, actor=DANA.name, reason="INC-1", cause="user")
-    await world.killer.merge()
+    await world.kill_ledger.merge()
     store.away = True
-    await world.killer.forgotten()
-    assert all(held.merged and held.confirmation_stored for held in world.killer.in_force())
+    await world.kill_ledger.forgotten()
+    assert all(held.merged and held.confirmation_stored for held in world.killbook.in_force())
 
 
 async def test_a_kill_is_not_confirmed_while_a_write_whose_connection_broke_may_still_land(
@@ -107,7 +107,7 @@ async def test_a_kill_is_not_confirmed_while_a_write_whose_connection_broke_may_
     assert receipt.confirmed_at is None
     world.clock.elapsed += world.settings.provider_timeout_seconds
     await world.killer.retry()
-    assert [held.confirmed_at is not None for held in world.killer.in_force()] == [True]
+    assert [held.confirmed_at is not None for held in world.killbook.in_force()] == [True]
 
 
 async def test_a_sweep_that_looked_before_a_reset_lowers_nothing_after_it(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ async def test_a_sweep_that_looked_before_a_reset_lowers_nothing_after_it(tmp_pa
     world.provider.observe = slowly  # type: ignore[method-assign]
     sweeping = asyncio.create_task(world.killer.sweep())
     await looking.wait()
-    await world.killer.reset(
+    await world.kill_ledger.reset(
         key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note=""
     )
     world.provider.put(world.plan.spec.flag, served)  # as a new run would

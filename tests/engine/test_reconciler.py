@@ -312,7 +312,7 @@ async def test_after_a_kill_nothing_of_ours_raises_the_flag_until_a_start(world:
     assert (await world.run()).phase == "killed"
     with pytest.raises(KillInForce):
         await world.commands.start("checkout-v2", DANA, "")
-    await world.killer.reset(
+    await world.kill_ledger.reset(
         key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note="fixed"
     )
     assert not world.flag.enabled, "a reset leaves the flag off"
@@ -358,7 +358,7 @@ async def test_a_kill_while_the_provider_is_down_is_accepted_and_retried_until_i
     world.provider.kill_fault = None
     await world.killer.retry()
     assert not world.flag.enabled
-    assert world.killer.active()[0].confirmed_at is not None
+    assert world.killbook.active()[0].confirmed_at is not None
 
 
 async def test_a_kill_is_not_called_confirmed_when_the_flag_cannot_be_read_back(world: World) -> None:
@@ -387,7 +387,7 @@ async def test_a_kill_survives_a_restart_with_a_database_that_forgot_it(world: W
     world.restart()
     await world.run_for(15)
     assert not world.flag.enabled, "the journal holds it down before the database has learnt of it"
-    await world.killer.forgotten()
+    await world.kill_ledger.forgotten()
     assert (await world.run()).phase == "killed"
 
 
@@ -395,7 +395,7 @@ async def test_a_kill_is_recorded_once_however_often_it_is_merged(world: World) 
     await world.started()
     await world.commands_kill()
     for _ in range(3):
-        await world.killer.forgotten()
+        await world.kill_ledger.forgotten()
     assert [action for action, _ in await world.reasons()].count("kill") == 1
 
 
@@ -442,7 +442,7 @@ async def test_an_ended_run_shows_what_the_provider_serves_now(world: World) -> 
 async def test_a_reset_flag_is_remembered_as_off_before_the_journal_forgets_its_kill(world: World) -> None:
     await world.started()
     (receipt,) = await world.commands_kill()
-    await world.killer.reset(
+    await world.kill_ledger.reset(
         key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note=""
     )
     assert world.remembered is not None

@@ -22,6 +22,9 @@ class Bug(NamedTuple):
 
 MEMORY = "controller/store/memory.py"
 KILLER = "controller/killer.py"
+KILLBOOK = "controller/killbook.py"
+KILL_LEDGER = "controller/kill_ledger.py"
+LOWERING = "controller/lowering.py"
 RECONCILER = "controller/reconciler.py"
 PRESENCE = "controller/presence.py"
 JUDGE = "controller/domain/judge.py"
@@ -211,21 +214,21 @@ PLANTED = (
     ),
     Bug(
         "a kill is confirmed without a read",
-        KILLER,
+        LOWERING,
         "        if isinstance(seen, FlagState) and is_off(seen) and quiet:",
         "        if quiet:",
         "tests/engine/test_kill_path.py",
     ),
     Bug(
         "a kill is confirmed before the other replicas have heard of it",
-        KILLER,
-        "        return long_ago or not self._others - held.landed",
+        LOWERING,
+        "        return long_ago or not self._killbook.others - held.landed",
         "        return True",
         "tests/promises/test_replicas.py",
     ),
     Bug(
         "a write goes out although its flag is held",
-        KILLER,
+        KILLBOOK,
         "        if self.holds(flag):\n            raise KillInForce(",
         "        if False:\n            raise KillInForce(",
         "tests/engine/test_kill_path.py tests/promises/test_interleavings.py",
@@ -233,20 +236,20 @@ PLANTED = (
     Bug(
         "what a kill met on its way is not lowered again",
         KILLER,
-        "        if self.holds(flag):\n            # The kill came while we wrote",
+        "        if self._killbook.holds(flag):\n            # The kill came while we wrote",
         "        if False:\n            # The kill came while we wrote",
         "tests/engine/test_kill_path.py tests/promises/test_interleavings.py",
     ),
     Bug(
         "kills of the journal are not taken up at a start",
-        KILLER,
-        "        for record in self._journal.kills.values():\n            if record.kill.id not in self._held:",
-        "        for record in self._journal.kills.values():\n            if False:",
+        KILLBOOK,
+        "        for record in records:\n            if record.kill.id not in self._held:",
+        "        for record in records:\n            if False:",
         WORLDS,
     ),
     Bug(
         "a kill that a failover forgot is taken for reset",
-        KILLER,
+        KILL_LEDGER,
         "            if held.kill.id in reset:\n",
         "            if True:\n",
         WORLDS,
@@ -254,13 +257,13 @@ PLANTED = (
     Bug(
         "an unconfirmed kill is not tried again",
         KILLER,
-        "        await asyncio.gather(*(self._lower(held) for held in open_kills if not self._in_doubt(held)))",
-        "        await asyncio.sleep(0)",
+        "*(self._lowering.lower(held) for held in open_kills if not self._in_doubt(held))",
+        "*()",
         "tests/engine/test_kill_path.py",
     ),
     Bug(
         "a killed flag that comes back is not lowered again",
-        KILLER,
+        LOWERING,
         "                await asyncio.gather(*(self._came_back(held) for held in risen))",
         "                await asyncio.sleep(0)",
         "tests/engine/test_kill_path.py",
@@ -275,14 +278,14 @@ PLANTED = (
     Bug(
         "a late word brings a reset kill back",
         KILLER,
-        "        known = [record for record in records if record.kill.id not in self._released]",
+        "        known = [record for record in records if not self._killbook.was_released(record.kill.id)]",
         "        known = list(records)",
         "tests/promises/test_replicas.py",
     ),
     Bug(
         "a lowering begins after the kill was reset",
-        KILLER,
-        "        if held.lowering or held.kill.id not in self._held:",
+        LOWERING,
+        "        if held.lowering or held.kill.id not in self._killbook:",
         "        if held.lowering:",
         "tests/engine/test_killer.py",
     ),
@@ -307,7 +310,7 @@ PLANTED = (
     Bug(
         "present before everything is merged",
         PRESENCE,
-        "            await self._killer.forgotten()\n            self._life",
+        "            await self._kill_ledger.forgotten()\n            self._life",
         "            self._life",
         "tests/promises/test_vouching.py",
     ),
@@ -348,7 +351,7 @@ PLANTED = (
     ),
     Bug(
         "a reset lifts the kill before what is stored is off",
-        KILLER,
+        KILL_LEDGER,
         "        await self._settle(covered)\n",
         "",
         "tests/promises tests/engine",

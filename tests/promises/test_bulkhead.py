@@ -239,8 +239,8 @@ async def test_a_provider_that_hangs_when_a_kill_is_released_holds_up_no_merge(w
     await world.store.reset_kills(world.plan.spec.flag, [receipt.kill_id], world.entry("reset"))
     world.providers["main"] = HangingProvider()
     async with asyncio.timeout(3):
-        await world.killer.merge()
-    assert world.killer.holds(world.plan.spec.flag) == [receipt.kill_id], "held until the provider has let go"
+        await world.kill_ledger.merge()
+    assert world.killbook.holds(world.plan.spec.flag) == [receipt.kill_id], "held until the provider has let go"
 
 
 # — circuits —
@@ -336,7 +336,7 @@ async def test_a_raise_is_not_sent_while_the_circuit_is_open_and_is_once_the_pro
     run, _ = await world.latest()
     change = share_of_run(replace(run, exposure=10_000), world.plan, "raised")
     world.provider.history.clear()
-    applying = {"mark": world.killer.mark(), "began": world.clock.monotonic()}
+    applying = {"mark": world.killbook.mark(), "began": world.clock.monotonic()}
     await world.reconciler._apply(run, change, **applying)  # type: ignore[arg-type]
     assert world.provider.history == []
     world.provider.unreadable = None
@@ -422,7 +422,9 @@ async def test_a_quarantined_run_is_alerted_on_however_seldom_it_is_tried(
 
 async def test_a_quarantined_run_can_be_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await both_with_a_broken_one(world, monkeypatch, "binding")
-    world.killer.learn([KnownFlag(plan=BROKEN, flag=(await of(world, BROKEN)).flag, serve=world.plan.spec.serve)])
+    world.killbook.learn(
+        [KnownFlag(plan=BROKEN, flag=(await of(world, BROKEN)).flag, serve=world.plan.spec.serve)]
+    )
     await world.killer.kill(key=BROKEN, environment=None, provider=None, actor=DANA, reason="INC-1")
     run = await of(world, BROKEN)
     assert run.phase == "killed"

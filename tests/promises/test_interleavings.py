@@ -77,7 +77,7 @@ class Watched(ModelProvider):
 
     async def apply(self, change: FlagChange) -> None:
         run = change.comment.removeprefix("Rampart ").split(":", 1)[0]
-        if self.world.killer.holds(change.flag):
+        if self.world.killbook.holds(change.flag):
             self.world.faults.append(f"wrote under a kill: {change}")
         if run in self.world.ended:
             self.world.faults.append(f"wrote for a run that was killed: {change}")
@@ -90,7 +90,7 @@ class Watched(ModelProvider):
             await asyncio.sleep(0)
 
     def put(self, flag: Any, state: FlagState) -> None:
-        if not is_off(state) and any(held.confirmed_at for held in self.world.killer.in_force()):
+        if not is_off(state) and any(held.confirmed_at for held in self.world.killbook.in_force()):
             self.world.faults.append(f"raised after a kill was confirmed: {state}")
         super().put(flag, state)
 
@@ -144,9 +144,9 @@ class Storm(World):
                 self.ended.add(known)
                 self.answered.add(receipt.kill_id)
             case "reset":
-                await self.reset(self.killer.holds(PLAN.spec.flag))
+                await self.reset(self.killbook.holds(PLAN.spec.flag))
             case "merge":
-                await self.killer.merge()
+                await self.kill_ledger.merge()
                 await self.killer.retry()
                 await self.killer.sweep()
             case command:
@@ -154,7 +154,7 @@ class Storm(World):
 
     async def reset(self, kill_ids: list[str]) -> None:
         self.released.update(kill_ids)  # from here on either outcome is right
-        await self.killer.reset(
+        await self.kill_ledger.reset(
             key="checkout-v2", environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note=""
         )
 
@@ -181,7 +181,7 @@ class Storm(World):
         self.store = reliable
         self.journal.close()
         self.restart()
-        await self.killer.forgotten()
+        await self.kill_ledger.forgotten()
         for _ in range(3):
             await self.killer.retry()
             await self.killer.sweep()
@@ -195,10 +195,10 @@ async def weather(storm: Storm) -> None:
         await storm.calm()
     assert storm.faults == []
     flag = PLAN.spec.flag
-    assert storm.answered - storm.released <= set(storm.killer.holds(flag)), (
+    assert storm.answered - storm.released <= set(storm.killbook.holds(flag)), (
         "a kill that was answered outlives everything but a reset"
     )
-    if storm.killer.holds(flag):
+    if storm.killbook.holds(flag):
         assert is_off(storm.flag)
     await check_records(storm)
 
@@ -274,7 +274,7 @@ async def test_a_tick_that_began_before_a_reset_writes_nothing(tmp_path: Path, b
         world.provider.kill_fault = None
         await world.killer.retry()
         world.store.record_kill = record_kill  # type: ignore[method-assign]
-    await world.killer.reset(
+    await world.kill_ledger.reset(
         key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note=""
     )
     go_on.set()
@@ -299,12 +299,12 @@ async def test_a_kill_is_not_called_confirmed_while_the_flag_is_being_turned_on(
     killing = asyncio.create_task(world.commands_kill())
     async with asyncio.timeout(5):
         while True:
-            if killing.done() or any(held.durable for held in world.killer.in_force()):
+            if killing.done() or any(held.durable for held in world.killbook.in_force()):
                 break
             await asyncio.sleep(0.001)
     for _ in range(50):
         await asyncio.sleep(0)
-    assert [held.confirmed_at for held in world.killer.in_force()] == [None]
+    assert [held.confirmed_at for held in world.killbook.in_force()] == [None]
     go_on.set()
     (receipt,) = await killing
     await turning_on

@@ -47,11 +47,11 @@ async def started_anew(world: World) -> None:
 
 async def reset(world: World) -> None:
     flag = world.plan.spec.flag
-    await world.killer.reset(
+    await world.kill_ledger.reset(
         key=flag.key,
         environment=None,
         provider=None,
-        kill_ids=list(world.killer.holds(flag)),
+        kill_ids=list(world.killbook.holds(flag)),
         actor=KIM,
         note="",
     )
@@ -59,13 +59,13 @@ async def reset(world: World) -> None:
 
 async def killed(world: World) -> None:
     await world.commands_kill()
-    await world.killer.merge()
+    await world.kill_ledger.merge()
 
 
 async def blind(world: World) -> None:
     """The database is away: what was held last is judged on, whatever a person commanded meanwhile."""
     await world.blind_for(300.0)
-    await world.killer.merge()
+    await world.kill_ledger.merge()
 
 
 async def turned_by_hand(world: World) -> None:

@@ -67,7 +67,7 @@ async def test_a_kill_told_to_peers_holds_there_at_once_with_the_database_away(c
     receipt = await b.kill()
     assert set(receipt.replicas) >= {"a", "c"}
     for member in (a, b, c):
-        assert member.killer.holds(FLAG) == [receipt.kill_id]
+        assert member.killbook.holds(FLAG) == [receipt.kill_id]
         await soon(lambda m=member: m.journalled() == {receipt.kill_id}, f"the journal of {member.name}")  # type: ignore[misc]
     assert await cluster.entries("kill") == []
     cluster.give_back()
@@ -102,7 +102,7 @@ async def test_a_kill_is_not_confirmed_while_another_replica_still_writes(cluste
     await reached.wait()
     receipt = await b.kill()
     for member in cluster:
-        await soon(lambda m=member: m.killer.in_force()[0].durable, "every disk")  # type: ignore[misc]
+        await soon(lambda m=member: m.killbook.in_force()[0].durable, "every disk")  # type: ignore[misc]
     await b.do("kill_retry")
     assert is_off(cluster.flag), "it was lowered at once, and yet"
     assert not b.confirmed(receipt)
@@ -159,7 +159,7 @@ async def test_a_replica_that_comes_back_late_is_told_of_a_kill_that_is_confirme
     await confirmed(b, receipt)
     cluster.cut_off.clear()
     await b.do("kill_sweep")
-    await soon(lambda: c.killer.holds(FLAG) == [receipt.kill_id], "c to hold it")
+    await soon(lambda: c.killbook.holds(FLAG) == [receipt.kill_id], "c to hold it")
 
 
 async def test_a_peer_that_hangs_puts_no_attempt_at_the_provider_off(cluster: Cluster) -> None:
@@ -174,7 +174,7 @@ async def test_a_peer_that_hangs_puts_no_attempt_at_the_provider_off(cluster: Cl
         yield PeerAnswer(replica="a")
 
     b.peers.tell = tell  # type: ignore[method-assign, assignment]
-    (held,) = b.killer.in_force()
+    (held,) = b.killbook.in_force()
     held.landed.clear()
     retrying = asyncio.create_task(b.do("kill_retry"))
     await soon(lambda: is_off(cluster.flag), "the provider to be asked")
@@ -410,13 +410,13 @@ async def test_whoever_slept_since_its_claim_raises_nothing_that_another_lowered
 async def test_a_late_word_of_a_kill_that_was_reset_does_not_bring_it_back(cluster: Cluster) -> None:
     a, b, _ = parts(cluster)
     receipt = await b.kill()
-    (held,) = b.killer.in_force()
+    (held,) = b.killbook.in_force()
     await cluster.run_for(3)
     await a.reset(receipt)
     await cluster.run_for(3)
     await cluster.start()
     answer = await a.killer.hear([held.record])
-    assert (answer.holds, a.killer.holds(FLAG)) == ((), [])
+    assert (answer.holds, a.killbook.holds(FLAG)) == ((), [])
     await cluster.run_for(3)
     assert cluster.exposure == 1_000
 
@@ -428,7 +428,7 @@ async def test_a_reset_through_one_replica_ends_the_kill_on_all_of_them(cluster:
     await a.reset(receipt)
     await cluster.run_for(3)
     for member in (a, b, c):
-        assert member.killer.holds(FLAG) == []
+        assert member.killbook.holds(FLAG) == []
         await soon(lambda m=member: not m.journalled(), f"the journal of {member.name}")  # type: ignore[misc]
 
 
@@ -444,8 +444,8 @@ async def test_an_answer_from_before_a_reset_does_not_bring_the_kill_back(cluste
 
     a.store.active_kills = answers_late  # type: ignore[method-assign]
     pressed = len(cluster.provider.history)
-    await a.killer.merge()
-    assert a.killer.holds(FLAG) == []
+    await a.kill_ledger.merge()
+    assert a.killbook.holds(FLAG) == []
     assert len(cluster.provider.history) == pressed + 1, "the reset settled the flag, and nobody pressed on"
 
 
@@ -460,7 +460,7 @@ async def restarted_after_a_reset(cluster: Cluster) -> Member:
     await cluster.run_for(3)
     await cluster.start()
     cluster.restart("c")
-    assert c.killer.holds(FLAG) == [receipt.kill_id], "nothing rises through it before it has asked"
+    assert c.killbook.holds(FLAG) == [receipt.kill_id], "nothing rises through it before it has asked"
     return c
 
 
@@ -469,7 +469,7 @@ async def test_a_replica_that_starts_again_lowers_no_run_for_a_kill_that_was_res
 ) -> None:
     c = await restarted_after_a_reset(cluster)
     await c.do("kill_retry", "check_in", "kill_retry")
-    assert c.killer.holds(FLAG) == []
+    assert c.killbook.holds(FLAG) == []
     assert cluster.exposure == 1_000
     await cluster.until(lambda: cluster.exposure == 50_000, what="the next stage")
 
@@ -522,7 +522,7 @@ async def test_a_kill_is_counted_once_however_many_replicas_read_it_back(cluster
     _, b, _ = parts(cluster)
     await b.kill()
     await cluster.run_for(3)
-    assert all(held.confirmed_at for member in cluster for held in member.killer.in_force())
+    assert all(held.confirmed_at for member in cluster for held in member.killbook.in_force())
     cluster.restart("a")
     await cluster.run_for(3)
     assert [counted(member) for member in cluster] == [0, 1, 0]

@@ -84,7 +84,7 @@ async def test_breaking_the_glass_lowers_alone_and_never_raises_alone(world: Wor
         key="checkout-v2", environment=None, provider=None, actor=killer, reason="INC-1"
     )
     with pytest.raises(Forbidden):
-        await world.killer.reset(
+        await world.kill_ledger.reset(
             key="checkout-v2", environment=None, provider=None, kill_ids=[kill.kill_id], actor=killer, note=""
         )
     assert not world.flag.enabled

@@ -50,12 +50,12 @@ async def test_a_kill_is_not_reset_while_a_raise_that_it_met_may_still_land(clus
     receipt = await b.kill()
     with pytest.raises(Conflict, match="not confirmed yet"):
         await b.reset(receipt)
-    assert b.killer.holds(FLAG) == [receipt.kill_id]
+    assert b.killbook.holds(FLAG) == [receipt.kill_id]
     assert [one.kill.id for one in await cluster.store.active_kills()] == [receipt.kill_id]
     cluster.clock.elapsed += quiet_seconds(Settings()) + 0.1
     await b.do("kill_retry")
     await b.reset(receipt)
-    assert b.killer.holds(FLAG) == []
+    assert b.killbook.holds(FLAG) == []
 
 
 async def test_a_replica_does_not_vouch_for_a_kill_that_its_disk_has_not_got_yet(cluster: Cluster) -> None:
@@ -76,14 +76,14 @@ async def test_a_replica_does_not_vouch_for_a_kill_that_its_disk_has_not_got_yet
     await b.do("kill_retry")
     assert not b.confirmed(receipt), "a crash of c would lose it, and c might raise"
     go_on.set()
-    await soon(lambda: c.killer.in_force()[0].durable)
+    await soon(lambda: c.killbook.in_force()[0].durable)
     assert receipt.kill_id in c.journalled()
     assert (await c.killer.hear([record])).writing == ()
     await confirmed(b, receipt)
 
 
 def _record(member: Member, kill_id: str) -> KillRecord:
-    (held,) = [held for held in member.killer.in_force() if held.kill.id == kill_id]
+    (held,) = [held for held in member.killbook.in_force() if held.kill.id == kill_id]
     return held.record
 
 
@@ -118,5 +118,5 @@ async def test_nobody_is_present_with_a_kill_that_came_after_it_had_merged_all_o
     store: Any = b.link
     store.active_kills, store.record_kill, store.check_in = killed_meanwhile, refuses, checks_in
     await b.do("check_in")
-    assert b.killer.holds(FLAG), "the kill came in between"
+    assert b.killbook.holds(FLAG), "the kill came in between"
     assert True not in counted, "the others would raise what b has killed"

@@ -88,11 +88,13 @@ class People:
             self._world.promises.answered(machine, receipt.kill_id, receipt.flag, receipt.durable, began)
 
     async def _reset(self, machine: "Machine", plan: str) -> None:
-        killer, flag = machine.engine.killer, self._world.flags[plan]
-        kill_ids = killer.holds(flag)
+        engine, flag = machine.engine, self._world.flags[plan]
+        kill_ids = engine.killbook.holds(flag)
         if kill_ids:
             self._world.promises.released(kill_ids)
-            await killer.reset(key=plan, environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note="")
+            await engine.kill_ledger.reset(
+                key=plan, environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note=""
+            )
 
     async def release(self, machine: "Machine") -> None:
         """Only who sees an obstacle removes it: that is what the page shows them."""

@@ -258,7 +258,7 @@ class Promises:
                 self.require("I3", not late, f"{process.name} raised {run.id} {age:.1f} s after {owed.kill_id}")
 
     def resumed(self, machine: "Machine") -> None:
-        held = {one.kill.id for one in machine.engine.killer.in_force()}
+        held = {one.kill.id for one in machine.engine.killbook.in_force()}
         for owed in self._owed.values():
             if owed.durable and owed.by == machine.name:
                 self.require("I3", owed.kill_id in held, f"{machine.name} forgot {owed.kill_id} in a restart")
@@ -268,7 +268,7 @@ class Promises:
     def writing(self, process: "Process", change: FlagChange) -> None:
         """A replica is about to write: it must not know of a kill."""
         machine = self._world.machine(process.name)
-        held = machine.engine.killer.holds(change.flag)
+        held = machine.engine.killbook.holds(change.flag)
         self.require("I3", not held, f"{process.name} writes {change} though it holds {held}")
 
     def flag_changed(self, flag: FlagRef, before: FlagState, after: FlagState, *, by: str, late: bool) -> None:
@@ -283,7 +283,7 @@ class Promises:
         if not is_off(after) and rises and not late:
             for machine in self._world.machines:
                 if machine.up:
-                    for held in machine.engine.killer.in_force():
+                    for held in machine.engine.killbook.in_force():
                         risen = held.kill.flag == flag and held.confirmed_at is not None
                         self.require("I4", not risen, f"{by} raised {flag.key} after {held.kill.id} was confirmed")
 
@@ -319,7 +319,7 @@ class Promises:
         yield "L1", machine.up and machine.engine.presence.merged, f"{name} has not merged"
         engine = machine.engine
         yield "L1", not engine.presence.obstacles, f"{name} is blocked: {engine.presence.obstacles}"
-        held = {one.kill.id: one for one in engine.killer.in_force()}
+        held = {one.kill.id: one for one in engine.killbook.in_force()}
         yield "L1", set(held) == in_force, f"{name} holds {sorted(held)}, in force are {sorted(in_force)}"
         for one in held.values():
             yield "L1", one.confirmed_at is not None, f"{name} has not confirmed {one.kill.id}"
@@ -328,7 +328,7 @@ class Promises:
             yield from self._served(machine, flag)
 
     def _served(self, machine: "Machine", flag: FlagRef) -> Iterator[Check]:
-        name, expected = machine.name, sorted(machine.engine.killer.holds(flag))
+        name, expected = machine.name, sorted(machine.engine.killbook.holds(flag))
         yield "L1", sorted(machine.board.holds(flag)) == expected, f"{name}'s board holds {flag.key} alone"
         shown, stored = machine.board.shown(flag), self._world.stored(flag)
         if shown is None:

@@ -69,9 +69,9 @@ class Race(World):
                 case "kill":
                     await self._kill(machine.name)
                 case "reset":
-                    kill_ids = engine.killer.holds(flag)
+                    kill_ids = engine.killbook.holds(flag)
                     self.promises.released(kill_ids)
-                    await engine.killer.reset(
+                    await engine.kill_ledger.reset(
                         key=self.plan, environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note=""
                     )
                 case "approve":

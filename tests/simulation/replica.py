@@ -120,24 +120,24 @@ class Machine:
         )
         known, flags, others = self.known
         if known:
-            self.engine.killer.learn(known, self.engine.flags_of(flags))
-            self.engine.killer.meet(others)
+            self.engine.killbook.learn(known, self.engine.flags_of(flags))
+            self.engine.killbook.meet(others)
             board.load(flags, [record.kill for record in journal.kills.values()])
-        self.engine.killer.resume_journal()
+        self.engine.killbook.take_up(journal.kills.values(), merged=journal.merged)
         self.world.promises.resumed(self)
         self._watch_confirmations()
         process.start(self._run())
 
     def _watch_confirmations(self) -> None:
         """Nothing outside is touched when a kill is called confirmed, and yet it is what a person relies on."""
-        killer: Any = self.engine.killer
-        confirm = killer._confirm
+        lowering: Any = self.engine.lowering
+        confirm = lowering._confirm
 
         def watched(held: Held) -> None:
             self.world.promises.confirming(self, held)
             confirm(held)
 
-        killer._confirm = watched
+        lowering._confirm = watched
 
     async def _run(self) -> None:
         self.engine.scheduler.start()
@@ -155,8 +155,8 @@ class Machine:
         await self._remember()
 
     async def _remember(self) -> None:
-        killer = self.engine.killer
-        self.known = (killer.known(), self.board.configs(), killer.others())
+        killbook = self.engine.killbook
+        self.known = (killbook.known(), self.board.configs(), sorted(killbook.others))
 
     async def hear(self, records: Sequence[KillRecord]) -> PeerAnswer:
         await self.process.gate()

@@ -162,7 +162,7 @@ class World:
         """A kill that is in no journal and no memory any more cannot be respected; `durable` said as much."""
         return any(
             kill_id.encode() in machine.platter.safe
-            or (machine.up and any(held.kill.id == kill_id for held in machine.engine.killer.in_force()))
+            or (machine.up and any(held.kill.id == kill_id for held in machine.engine.killbook.in_force()))
             for machine in self.machines
         )
 

@@ -110,7 +110,7 @@ class Member(World):
         await self.commands.pause("checkout-v2", DANA, "")
 
     async def reset(self, receipt: KillReceipt) -> None:
-        await self.killer.reset(
+        await self.kill_ledger.reset(
             key="checkout-v2", environment=None, provider=None, kill_ids=[receipt.kill_id], actor=DANA, note=""
         )
 
@@ -119,7 +119,7 @@ class Member(World):
         return receipt
 
     def confirmed(self, receipt: KillReceipt) -> bool:
-        (held,) = [held for held in self.killer.in_force() if held.kill.id == receipt.kill_id]
+        (held,) = [held for held in self.killbook.in_force() if held.kill.id == receipt.kill_id]
         return held.confirmed_at is not None
 
     def journalled(self) -> set[str]:

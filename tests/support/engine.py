@@ -246,9 +246,10 @@ class World:
         )
         self.engine.scheduler.start()
         self.killer, self.presence = self.engine.killer, self.engine.presence
+        self.killbook, self.kill_ledger = self.engine.killbook, self.engine.kill_ledger
         self.reconciler, self.commands = self.engine.reconciler, self.engine.commands
-        self.killer.resume_journal()
-        self.killer.learn([KnownFlag(plan="checkout-v2", flag=self.plan.spec.flag, serve=self.plan.spec.serve)])
+        self.killbook.take_up(self.journal.kills.values(), merged=self.journal.merged)
+        self.killbook.learn([KnownFlag(plan="checkout-v2", flag=self.plan.spec.flag, serve=self.plan.spec.serve)])
 
     async def apply(self, plan: RolloutPlan | None = None, policy: GuardrailPolicy | None = None) -> None:
         self.plan = plan or self.plan

@@ -42,7 +42,7 @@ def spend(world: World, what: str) -> World:
 
 
 def holds(replica: Replica) -> bool:
-    """`Killer.holds`."""
+    """`KillBook.holds`."""
     return any(held.life == HELD for held in replica.held)
 
 
@@ -74,7 +74,7 @@ def expose(scope: Scope, world: World, exposure: int) -> World:
 
 
 def marked(replica: Replica) -> Replica:
-    """`Killer._change`: whoever read or decided before this must look again."""
+    """`KillBook._change`: whoever read or decided before this must look again."""
     if replica.job.stage != "idle":
         replica = replica._replace(job=replica.job._replace(marked=True))
     if replica.check_in.at == ASKED:
@@ -83,7 +83,7 @@ def marked(replica: Replica) -> Replica:
 
 
 def took_up(world: World, i: int, kill: int, **more: object) -> World:
-    """`Killer._hold`."""
+    """`KillBook.hold`."""
     held = Held(life=HELD, **more)._replace(  # type: ignore[arg-type]
         journaled=world.replicas[i].held[kill].journaled or bool(more.get("journaled")),
         word=world.replicas[i].held[kill].word,

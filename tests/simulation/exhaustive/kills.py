@@ -1,14 +1,14 @@
-"""The kill path at every replica, and its way into the database. One step for each wait of `killer`.
+"""The kill path at every replica, and its way into the database. One step for each wait.
 
 | step | in the engine |
 |---|---|
 | is told to kill | `Killer.kill_flag` → `_accept`; everything after it is spawned |
-| has it on disk | the end of `_write_down`, or of the append in `_merge_all` |
-| tells, a word arrives | `_tell`, and `hear` with its answer |
-| turns the flag off | `_lower` with its look at `_held`, and the `provider.kill` right after it |
-| looks whether it is off | `_writes_landed`, `_quiet`, `observe`, `_confirm`; else `retry` begins again |
-| sees it up again | `sweep` |
-| merges | `_merge_one` → `MemoryStore.record_kill` |
+| has it on disk | the end of `Killer._write_down`, or of the append in `KillLedger._take_up` |
+| tells, a word arrives | `Killer._tell`, and `hear` with its answer |
+| turns the flag off | `Lowering.lower` with its look into the killbook, and the `provider.kill` right after it |
+| looks whether it is off | `InFlight.landed`, `_quiet`, `observe`, `_confirm`; else `Killer.retry` begins again |
+| sees it up again | `Killer.sweep` → `Lowering.keep_off` |
+| merges | `KillLedger.record` → `MemoryStore.record_kill` |
 | settles, resets, forgets | the three waits of `_reset_flag`: `_settle`, `reset_kills`, `_let_go` |
 | its journal forgets | the append of `ResetRecord` at the end of `_let_go` |
 
@@ -236,7 +236,7 @@ def _stored(world: World, i: int, at: Reset) -> Step:
 
 
 def let_go(scope: Scope, world: World, i: int, kill: int) -> World:
-    """`Killer._let_go`. `FlagProvider.forget_kill` writes nothing."""
+    """`KillLedger._let_go`. `FlagProvider.forget_kill` writes nothing."""
     replica = world.replicas[i]
     held = replica.held[kill]
     if held.life != HELD:

@@ -2,8 +2,8 @@
 
 | step | in the engine |
 |---|---|
-| asks what is in force | the end of the loop and `active_kills` in `Killer._merge_all` |
-| takes up, drops, sends its check-in | the rest of `_merge_all`; `Presence._say` up to its wait |
+| asks what is in force | the end of the loop in `KillLedger._merge_all`, and `active_kills` in `_compare` |
+| takes up, drops, sends its check-in | the rest of `KillLedger._compare`; `Presence._say` up to its wait |
 | is checked in | `MemoryStore.check_in`, within the database's timeout or never |
 | learns of a new life | the other half of `Presence._check_in`: `_compare`, `forgotten`, and the new `_life` |
 

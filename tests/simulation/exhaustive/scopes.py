@@ -63,7 +63,8 @@ class Bug(NamedTuple):
     """A guard that is left out, the promise that breaks, and a scope in which it does.
 
     Two guards are no bugs when they alone are missing. The kill's epoch: a kill ends the run and so takes its
-    version, which is checked, too. `Killer.forgotten`: what is missing among the kills in force is merged again.
+    version, which is checked, too. `KillLedger.forgotten`: what is missing among the kills in force is merged
+    again.
     """
 
     name: str
