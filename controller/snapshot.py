@@ -6,7 +6,8 @@
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -252,6 +253,14 @@ class FlagBoard:
 
     def unsubscribe(self, environment: str, subscription: Subscription) -> None:
         self._subscribers[environment].discard(subscription)
+
+    @contextmanager
+    def listening(self, environment: str) -> Iterator[Subscription]:
+        subscription = self.subscribe(environment)
+        try:
+            yield subscription
+        finally:
+            self.unsubscribe(environment, subscription)
 
     def close(self) -> None:
         """End all streams, each after what is queued for it."""

@@ -3,10 +3,16 @@
 from collections.abc import Iterable
 
 from controller.access import digest
-from controller.domain.catalogue import SdkKey
+from controller.domain.catalogue import SdkKey, SdkKeyKind
 
-SCHEME_PREFIX = "api_key "
-"""Some SDKs put this before the key."""
+
+def key_digest(kind: SdkKeyKind, secret: str) -> bytes:
+    """What a key is stored as.
+
+    A version of Rampart that knows no kinds takes every key for a server's, and a client-side ID is public: so
+    only a server key has the digest that such a version looks for.
+    """
+    return digest(secret if kind == "server" else f"{kind}:{secret}")
 
 
 class SdkKeyBook:
@@ -23,7 +29,12 @@ class SdkKeyBook:
     def all(self) -> list[SdkKey]:
         return list(self._by_digest.values())
 
-    def environment_of(self, authorization: str) -> str | None:
-        """The environment that the header's key reads, or None. A digest lookup leaks nothing about the key."""
-        key = self._by_digest.get(digest(authorization.removeprefix(SCHEME_PREFIX)))
-        return key.environment if key else None
+    def find(self, kind: SdkKeyKind, secret: str) -> SdkKey | None:
+        """The live key with that secret. A digest lookup leaks nothing about it."""
+        key = self._by_digest.get(key_digest(kind, secret))
+        return key if key is not None and key.kind == kind else None
+
+    def holds(self, key: SdkKey) -> bool:
+        """Whether it still opens what it opened: it was not revoked, nor made anew for another environment."""
+        present = self._by_digest.get(key.digest)
+        return present is not None and (present.kind, present.environment) == (key.kind, key.environment)

@@ -167,12 +167,22 @@ class Token(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
 
+SdkKeyKind = Literal["server", "mobile", "client"]
+
+
 class SdkKey(Struct, frozen=True, kw_only=True):
+    """A server key opens all flags of its environment. The others open those that are meant for clients.
+
+    `client_side_id` is the key itself where it is no secret: every browser shows it.
+    """
+
     name: str
     digest: bytes
     environment: str
     created_at: datetime
     created_by: str
+    kind: SdkKeyKind = "server"
+    client_side_id: str | None = None
 
 
 UnreadableKind = Literal["plan", "policy", "run", "token", "sdk_key", "flag", "revision"]

@@ -168,9 +168,9 @@ async def test_events_of_an_sdk_are_taken_in() -> None:
             client.variation(FLAG.key, ANA, None)
             client.track("bought", ANA)
             client.flush()
-            await until(lambda: door.sdk.event_posts >= 2)  # what happened, and its own diagnostics
+            await until(lambda: door.events.posts >= 2)  # what happened, and its own diagnostics
             client.track("bought", ANA)
-        assert door.sdk.event_posts >= 3, "a refusal would have silenced it for good"
+        assert door.events.posts >= 3, "a refusal would have silenced it for good"
 
 
 # — on the wire —
@@ -199,16 +199,16 @@ async def test_a_closing_door_ends_its_streams_cleanly(http: aiohttp.ClientSessi
         await read_until(response, b"event: put")
         door.board.close()
         assert b"nothing" not in await read_until(response, b"nothing"), "the end, and no broken connection"
-        await until(lambda: door.sdk.open_streams == 0)
+        await until(lambda: door.streams.open == 0)
 
 
 async def test_a_stream_that_its_client_left_is_forgotten(http: aiohttp.ClientSession) -> None:
     async with running_door(make_flag()) as door:
         async with http.get(f"{door.url}/all") as response:
             await read_until(response, b"event: put")
-            assert door.sdk.open_streams == 1
+            assert door.streams.open == 1
             response.close()
-        await until(lambda: door.sdk.open_streams == 0)
+        await until(lambda: door.streams.open == 0)
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_delays_nobody() -> None:
@@ -217,13 +217,13 @@ async def test_a_client_that_does_not_read_is_cut_off_and_delays_nobody() -> Non
     async with running_door(big, send_seconds=0.3) as door, door.client() as client:
         _, writer = await asyncio.open_connection("127.0.0.1", door.port, limit=1024)
         writer.write(f"GET /all HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY}\r\n\r\n".encode())
-        await until(lambda: door.sdk.open_streams == 2)
+        await until(lambda: door.streams.open == 2)
         for version in range(2, 400):
             door.board.put(with_version(big, version))
             await asyncio.sleep(0)
         door.board.hold_down(FLAG, "kill-1")
         await until(lambda: version_in(client) > 400)
-        await until(lambda: door.sdk.open_streams == 1)
+        await until(lambda: door.streams.open == 1)
         await until(lambda: door.connections == 1)  # it does not keep a socket, and what was to be sent on it
         writer.close()
 
@@ -284,7 +284,7 @@ async def test_a_revoked_key_stops_reading(http: aiohttp.ClientSession) -> None:
     ):
         await read_until(response, b"event: put")
         door.keys.load([make_key(STAGING_KEY, "staging")])
-        await until(lambda: door.sdk.open_streams == 0)
+        await until(lambda: door.streams.open == 0)
 
 
 async def test_the_number_of_streams_is_bounded(http: aiohttp.ClientSession) -> None:
@@ -293,7 +293,7 @@ async def test_the_number_of_streams_is_bounded(http: aiohttp.ClientSession) -> 
         async with http.get(f"{door.url}/all") as second:
             assert (second.status, int(second.headers["Retry-After"]) > 0) == (503, True)
         first.close()
-        await until(lambda: door.sdk.open_streams == 0)
+        await until(lambda: door.streams.open == 0)
         async with http.get(f"{door.url}/all") as third:
             assert third.status == 200
 
@@ -317,7 +317,7 @@ async def test_events_are_accepted_with_the_date_that_sdks_need(http: aiohttp.Cl
     async with running_door() as door:
         async with http.post(door.url + path, data=b"[" + b" " * 1_000_000 + b"]") as response:
             assert (response.status, len(response.headers.getall("Date"))) == (202, 1)
-        assert door.sdk.event_posts == 1
+        assert door.events.posts == 1
 
 
 async def test_an_endless_body_of_events_is_refused_without_silencing_the_sdk(http: aiohttp.ClientSession) -> None:
@@ -348,4 +348,4 @@ async def test_other_methods_are_told_what_is_allowed(http: aiohttp.ClientSessio
 async def test_head_answers_the_headers_alone(http: aiohttp.ClientSession, path: str) -> None:
     async with running_door(make_flag()) as door, http.head(door.url + path) as response:
         assert (response.status, await response.read()) == (200, b"")
-        assert door.sdk.open_streams == 0
+        assert door.streams.open == 0

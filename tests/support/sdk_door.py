@@ -15,8 +15,12 @@ from ldclient.config import Config
 from litestar import Litestar
 
 from controller.access import digest
-from controller.delivery import SdkKeyBook, ServerSdkDoor
+from controller.delivery import SdkKeyBook
 from controller.delivery.connections import Connection
+from controller.delivery.entrance import Entrance
+from controller.delivery.events import EventsDoor
+from controller.delivery.server_sdk import ServerSdkDoor
+from controller.delivery.streaming import Streams
 from controller.domain.catalogue import FlagConfig, Kill, SdkKey
 from controller.domain.flag import FlagSpec, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
@@ -89,7 +93,13 @@ class Door:
     def __init__(self, board: FlagBoard | None = None, *, port: int = 0, **limits: Any) -> None:
         self.board = board or make_board()
         self.keys = SdkKeyBook()
-        self.sdk = ServerSdkDoor(self.board, self.keys, SteppedClock(), **limits)
+        self.streams = Streams(SteppedClock(), **limits)
+        entrance = Entrance(self.board, self.keys)
+        self.events = EventsDoor(entrance)
+        self.handlers = [
+            *ServerSdkDoor(self.board, entrance, self.streams).handlers(),
+            *self.events.handlers(),
+        ]
         self.port = port
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -103,7 +113,7 @@ class Door:
         self.board.load(configs, kills)
 
     async def start(self) -> None:
-        app = Litestar(route_handlers=self.sdk.handlers(), openapi_config=None)
+        app = Litestar(route_handlers=self.handlers, openapi_config=None)
         config = uvicorn.Config(
             app, host="127.0.0.1", port=self.port, http=Connection, lifespan="off", log_config=None,
             timeout_graceful_shutdown=2,
