@@ -4,11 +4,14 @@ Only for processes that a test starts: `site` imports it there, before anything 
 """
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
+import re
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -41,9 +44,47 @@ def _census() -> dict[str, Any]:
     return {
         "blocks": sys.getallocatedblocks(),
         "tasks": len(asyncio.all_tasks(asyncio.get_event_loop())),
+        "heap_kib": _heap_kib(),
         "types": dict(types.most_common(SHOWN)),
         "containers": _containers() | _caches(),
     }
+
+
+def _heap_kib() -> dict[str, int]:
+    """What the two allocators took from the system, and how much of it is in use, in KiB.
+
+    Objects up to 512 bytes are Python's own business, everything larger is the C library's (glibc's only).
+    """
+    with tempfile.TemporaryFile("r+") as told:
+        kept = os.dup(2)
+        os.dup2(told.fileno(), 2)
+        sys._debugmallocstats()  # says it on the standard error, and nowhere else
+        os.dup2(kept, 2)
+        os.close(kept)
+        told.seek(0)
+        small = told.read()
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    with tempfile.NamedTemporaryFile("r") as told:
+        file = ctypes.c_void_p(libc.fopen(told.name.encode(), b"w"))
+        libc.malloc_info(0, file)
+        libc.fclose(file)
+        large = told.read().rpartition("</heap>")[2]  # the sums over all of its arenas
+    free = sum(int(size) for size in re.findall(r'<total type="(?:fast|rest)" count="\d+" size="(\d+)"', large))
+    mapped = sum(int(size) for size in re.findall(r'<total type="mmap" count="\d+" size="(\d+)"', large))
+    system = int(re.findall(r'<system type="current" size="(\d+)"', large)[-1])
+    return {
+        "python": _counted(small, "Total") // 1024,
+        "python_in_use": _counted(small, "# bytes in allocated blocks") // 1024,
+        "libc": (system + mapped) // 1024,
+        "libc_in_use": (system + mapped - free) // 1024,
+    }
+
+
+def _counted(text: str, line: str) -> int:
+    """The figure that a line of the allocator's table ends with."""
+    found = re.search(line + r"[^\n]*= +([\d,]+)", text)
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def _containers() -> dict[str, int]:

@@ -43,7 +43,8 @@ MEASURED = (0, 1)
 """Replicas that live from the beginning to the end. The other one may be killed."""
 
 SAMPLE_SECONDS = 5.0
-WARM_UP_MINUTES = 15.0
+WARM_UP_MINUTES = 30.0
+COUNT_MINUTES = 5.0
 READ_SECONDS = 60.0
 DAY_MINUTES = 1_440
 TOLERATED_GROWTH_PER_DAY = 0.05
@@ -115,6 +116,7 @@ class Report(Struct, frozen=True, kw_only=True):
     streams: int
     problems: list[str]
     census: dict[str, dict[str, object]]
+    heaps: dict[int, list[object]]
 
     @property
     def passed(self) -> bool:
@@ -374,6 +376,7 @@ class Soak:
         self._clients = Clients(self._cluster, Random(f"{seed} clients"))
         self._trouble = Trouble(self._cluster, self._people, self._history, seed)
         self._census: dict[str, dict[str, object]] = {}
+        self._heaps: dict[int, list[object]] = {number: [] for number in MEASURED}
         self._problems: list[str] = []
         self._began_at = ""
 
@@ -402,9 +405,11 @@ class Soak:
         began = time.monotonic()
         read_at = began
         pids = [replica.process.pid for replica in measured if replica.process]
+        count_at = self._warm_up
         while (minutes := (time.monotonic() - began) / 60) < self._warm_up + self._minutes:
-            if not self._census and minutes >= self._warm_up:
-                self._count("warm", measured)
+            if minutes >= count_at:
+                self._count("end" if self._census else "warm", measured)
+                count_at += COUNT_MINUTES
             name = self._trouble.strike()
             if time.monotonic() - read_at > READ_SECONDS:
                 read_at = time.monotonic()
@@ -425,7 +430,10 @@ class Soak:
     def _count(self, when: str, measured: Sequence[Replica]) -> None:
         with ThreadPoolExecutor(len(measured)) as pool:
             found = pool.map(lambda replica: census(replica, self._folder), measured)
-        self._census |= {f"{when} {replica.number}": one for replica, one in zip(measured, found, strict=True)}
+        for replica, one in zip(measured, found, strict=True):
+            self._census[f"{when} {replica.number}"] = one
+            if "heap_kib" in one:
+                self._heaps[replica.number].append(one["heap_kib"])
 
     def _judge(self) -> None:
         self._cluster.heal()
@@ -460,6 +468,7 @@ class Soak:
             streams=self._clients.opened,
             problems=self._problems,
             census=self._census,
+            heaps=self._heaps,
         )
 
     def _say(self, line: str) -> None:
@@ -483,6 +492,7 @@ def summary(report: Report) -> str:
             f"replica {one.replica}: descriptors {_range([s.descriptors for s in mine])}, "
             f"threads {_range([s.threads for s in mine])}, series {_range([s.series for s in mine if s.series])}"
         )
+        lines += _heap_lines(one.replica, report.heaps.get(one.replica, []))
     lines += [
         f"{report.minutes:g} min after {report.warm_up_minutes:g} min of warm-up, from {report.began_at}; "
         f"{report.rollouts} rollouts, {REPLICAS} replicas of which "
@@ -498,6 +508,16 @@ def summary(report: Report) -> str:
     if not report.problems:
         lines.append("The audit chain is whole; no transition was duplicated, no stage skipped.")
     return "\n".join(lines)
+
+
+def _heap_lines(replica: int, heaps: Sequence[object]) -> list[str]:
+    """What is in use and what was taken from the system, every few minutes: growth, or only fragments."""
+    found = [heap for heap in heaps if isinstance(heap, dict)]
+    return [
+        f"replica {replica}: {name} MiB every {COUNT_MINUTES:g} min: "
+        + ", ".join(f"{heap[name] / 1024:.1f}" for heap in found)
+        for name in (found[0] if found else ())
+    ]
 
 
 def _range(values: Sequence[int]) -> str:
