@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from controller import __version__, access, api, channels, delivery, lastknown, providers, sources, telemetry
+from controller import __version__, access, api, channels, delivery, lastknown, providers, telemetry
 from controller.delivery.connections import Connection
 from controller.doctor import Doctor
 from controller.domain.audit import AuditEntry
@@ -33,6 +33,7 @@ from controller.registrar import Registrar
 from controller.scheduler import Pace
 from controller.settings import Settings, secret_file
 from controller.snapshot import FlagBoard, VersionClock
+from controller.sources import kinds as sources
 from controller.store import upgrade
 from controller.store.embedded import EmbeddedPostgres
 from controller.store.listener import listen

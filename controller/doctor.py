@@ -12,7 +12,7 @@ from controller.errors import StoreUnavailable
 from controller.peers import HttpPeers, Sighting
 from controller.ports import FlagProvider, Store
 from controller.presence import Presence
-from controller.sources import Source
+from controller.sources.kinds import Source
 
 
 class Doctor:

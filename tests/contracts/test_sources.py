@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from controller.settings import PrometheusSourceSettings, ScrapeSourceSettings
-from controller.sources import KINDS, build
+from controller.sources.kinds import KINDS, build
 from controller.sources.scrape import ScrapeSource
 from tests.contracts.sources_contract import SourceContract, exposition
 from tests.support.prometheus import ExpositionServer
@@ -29,6 +29,7 @@ class SteppedClock:
 class ScrapeWorld:
     window_seconds = 12.0
     tolerance = 1e-9
+    answers_queries = False
 
     def __init__(self, source: ScrapeSource, server: ExpositionServer, clock: SteppedClock) -> None:
         self.source = source

@@ -11,7 +11,7 @@ from controller.domain.catalogue import Replica
 from controller.domain.status import Check
 from controller.errors import StoreUnavailable
 from controller.peers import HttpPeers, Sighting
-from controller.sources import Source
+from controller.sources.kinds import Source
 from tests.support.engine import World
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from controller import channels, providers, sources
+from controller import channels, providers
+from controller.sources import kinds as sources
 from tests.support.repository import ROOT, pyproject
 
 # Those two are the server, or start it; the first also is where all commands come together.

@@ -13,8 +13,9 @@ import pytest
 
 from controller.domain.evidence import QueryQuestion, Question
 from controller.settings import PrometheusSourceSettings
-from controller.sources import build, extrapolation
+from controller.sources import extrapolation
 from controller.sources.coalescing import queries_per_tick
+from controller.sources.kinds import build
 from controller.sources.prometheus import PrometheusSource
 from controller.sources.sample_memory import SampleMemory
 from tests.contracts.sources_contract import HOSTILE, SourceContract, exposition
@@ -97,6 +98,7 @@ class PrometheusWorld:
     window_seconds = WINDOW_SECONDS
     # The target's clock, Prometheus' scrape and our question are three moments.
     tolerance = 0.15
+    answers_queries = True
 
     def __init__(self, source: PrometheusSource, installed: Installation) -> None:
         self.source = source

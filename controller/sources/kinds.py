@@ -1,0 +1,29 @@
+"""Where measurements come from. A new kind is one module and one line in the table below."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from controller.ports import Clock, MetricSource
+from controller.settings import PrometheusSourceSettings, ScrapeSourceSettings, SourceSettings
+from controller.sources.prometheus import PrometheusSource
+from controller.sources.scrape import ScrapeSource
+
+
+class Source(MetricSource, Protocol):
+    """A source as the shell holds it: started once in the event loop, closed at the end."""
+
+    def start(self) -> None: ...
+
+    async def problems(self) -> Sequence[str]:
+        """What keeps it from answering now; empty when nothing does."""
+
+
+KINDS: dict[type[SourceSettings], Callable[[str, Any, Clock], Source]] = {
+    PrometheusSourceSettings: PrometheusSource,
+    ScrapeSourceSettings: ScrapeSource,
+}
+
+
+def build(name: str, settings: SourceSettings, clock: Clock) -> Source:
+    """The source named `name` in the settings. Raises SettingsError when its addresses are none."""
+    return KINDS[type(settings)](name, settings, clock)
