@@ -44,10 +44,6 @@ class Clock(Protocol):
 class MetricSource(Protocol):
     """Where measurements come from."""
 
-    @property
-    def answers_queries(self) -> bool:
-        """Whether raw `query:` metrics can be asked."""
-
     async def measure(self, questions: Collection[Question]) -> Mapping[Question, Reading]:
         """A Reading for every question, also when nothing answered. Never raises for the source's faults."""
 
@@ -188,9 +184,6 @@ class Store(Protocol):
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
         """Observations and seconds until the next check, for claims whose epoch still holds."""
-
-    async def wake(self, run_id: str) -> None:
-        """Make the run due now."""
 
     async def release(self, owner: str) -> None:
         """Give up all leases of `owner`, at shutdown."""

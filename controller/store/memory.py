@@ -277,10 +277,6 @@ class MemoryStore:
                 row.observations = observations
                 row.due_at = self._now() + check_in_seconds
 
-    async def wake(self, run_id: str) -> None:
-        if run_id in self.rows:
-            self.rows[run_id].due_at = self._now()
-
     async def release(self, owner: str) -> None:
         for row in self.rows.values():
             if row.run.active and row.owner == owner:

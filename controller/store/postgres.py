@@ -272,9 +272,6 @@ class PostgresStore:
             [check_in_seconds for _, _, check_in_seconds in batch],
         )
 
-    async def wake(self, run_id: str) -> None:
-        await self._database.execute(SQL["wake"], run_id)
-
     async def release(self, owner: str) -> None:
         await self._database.execute(SQL["release"], owner)
 

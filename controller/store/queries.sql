@@ -175,10 +175,6 @@ WITH batch AS (
 INSERT INTO observations (run, document) SELECT run, document FROM held
 ON CONFLICT (run) DO UPDATE SET document = EXCLUDED.document
 
--- name: wake
--- Make a run due now.
-UPDATE runs SET next_check_at = now() WHERE id = $1
-
 -- name: renew
 -- Prolong the leases of an owner that have not ended, by $2 seconds from now.
 UPDATE runs SET lease_expires_at = clock_timestamp() + make_interval(secs => $2)

@@ -279,13 +279,6 @@ class StoreContract:
         await store.release("replica-a")
         assert (await claim_one(store, "replica-b")).lease_epoch == 2
 
-    async def test_a_run_that_is_not_due_is_not_claimed_until_it_is_woken(self, store: Store) -> None:
-        run = await created_run(store)
-        await store.commit(change(run, "start", raises=True, check_in_seconds=60))
-        assert await store.claim_due("replica-a", limit=10, lease_seconds=30) == []
-        await store.wake(run.id)
-        assert (await claim_one(store)).run.id == run.id
-
     async def test_a_run_is_due_again_when_its_time_has_come(
         self, store: Store, pass_seconds: PassSeconds
     ) -> None:
@@ -305,9 +298,9 @@ class StoreContract:
         await pass_seconds(-7200)
         assert (await claim_one(store, "replica-b")).lease_epoch == 2
 
-    async def test_a_finished_run_is_never_due(self, store: Store) -> None:
+    async def test_a_finished_run_is_never_due(self, store: Store, pass_seconds: PassSeconds) -> None:
         await store.commit(change(await started(store), "complete"))
-        await store.wake("checkout-v2#1")
+        await pass_seconds(3600)
         assert await store.claim_due("replica-a", limit=10, lease_seconds=30) == []
 
     async def test_the_limit_bounds_a_claim(self, store: Store) -> None:
@@ -328,12 +321,12 @@ class StoreContract:
         rest = await store.claim_due("replica-x", limit=100, lease_seconds=30)
         assert len(held) + len(rest) == 20
 
-    async def test_observations_set_the_next_check_and_stay(self, store: Store) -> None:
+    async def test_observations_set_the_next_check_and_stay(self, store: Store, pass_seconds: PassSeconds) -> None:
         await started(store)
         claim = await claim_one(store)
         await store.save_observations("replica-a", [(claim, Observations(bake=7.0), 60.0)])
         assert await store.claim_due("replica-a", limit=10, lease_seconds=30) == []
-        await store.wake(claim.run.id)
+        await pass_seconds(61)
         assert (await claim_one(store)).observations == Observations(bake=7.0)
 
     # — guards —

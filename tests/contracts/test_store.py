@@ -148,7 +148,6 @@ class Steps:
 
     def lease(self) -> tuple[str, Step]:
         owner, seconds = self.chance.choice(["a", "b"]), self.chance.choice([0.0, 600.0, 600.0, 3600.0])
-        run_id = f"{self.chance.choice(NAMES)}#{self.chance.randint(1, 3)}"
         batch = [(claim, Observations(requests=len(self.claims)), seconds) for claim in self.claims[-2:]]
 
         async def claim_in_order(store: Store) -> list[Claim]:
@@ -160,7 +159,6 @@ class Steps:
             ("claim_due", claim_in_order),
             ("renew", lambda store: store.renew(owner, lease_seconds=seconds)),
             ("release", lambda store: store.release(owner)),
-            ("wake", lambda store: store.wake(run_id)),
             ("save_observations", lambda store: store.save_observations(owner, batch)),
         ]
         return self.chance.choice(steps)

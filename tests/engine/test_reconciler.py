@@ -284,7 +284,7 @@ async def test_a_stale_holder_changes_nothing_in_the_database(world: World) -> N
 
 async def _claims(world: World):  # type: ignore[no-untyped-def]
     world.clock.elapsed += 15
-    await world.store.wake((await world.run()).id)
+    world.make_due((await world.run()).id)
     return (await world.reconciler.claim())[0]
 
 

@@ -130,8 +130,8 @@ async def test_a_hanging_source_delays_no_run_of_another_source(world: World) ->
     world.sources["slow"] = Hanging()
     world.settings = EngineSettings(measure_timeout_seconds=60.0)
     world.restart()
-    await world.store.wake(f"{BROKEN}#1")
-    await world.store.wake("checkout-v2#1")
+    world.make_due(f"{BROKEN}#1")
+    world.make_due("checkout-v2#1")
     world.clock.offset += datetime.now(UTC) - world.clock.now()  # timers count from the present
     timers = scheduler(world)
     timers.start()
@@ -139,7 +139,7 @@ async def test_a_hanging_source_delays_no_run_of_another_source(world: World) ->
         while (await world.latest())[1].since_confirmed < 60:
             world.clock.elapsed += 7
             await world.reconciler.renew()
-            await world.store.wake("checkout-v2#1")
+            world.make_due("checkout-v2#1")
             await asyncio.sleep(0.02)
     hung = await of(world, BROKEN)
     assert (hung.phase, hung.exposure) == ("progressing", 1_000)
@@ -152,7 +152,7 @@ async def test_a_hanging_source_is_an_error_and_not_a_pass(world: World) -> None
     world.sources["slow"] = ModelSource()
     await both_started(world, source="slow")
     world.sources["slow"] = Hanging()
-    await world.store.wake(f"{BROKEN}#1")
+    world.make_due(f"{BROKEN}#1")
     await world.tick()
     assert "no answer within 0.2 s" in (await world.commands.explain(BROKEN)).text
 
@@ -164,7 +164,7 @@ async def test_a_run_that_cannot_be_judged_stops_no_other_of_its_group(
     await both_started(world)
     POISONS[fault](monkeypatch)
     world.restart()
-    await world.store.wake(f"{BROKEN}#1")
+    world.make_due(f"{BROKEN}#1")
     await world.until(10_000)
     assert (await of(world, BROKEN)).exposure == 1_000
 
@@ -189,7 +189,7 @@ async def test_while_the_database_is_away_a_broken_part_keeps_no_kill_rule_of_an
     world.sources["slow"], world.providers["second"] = ModelSource(), ModelProvider()
     await both_started(world, source="slow", provider="second")
     await world.run_for(15)
-    await world.store.wake(f"{BROKEN}#1")
+    world.make_due(f"{BROKEN}#1")
     await world.tick()
     if fault == "source":
         world.sources["slow"] = Raising()
@@ -257,7 +257,7 @@ async def test_a_source_that_fails_on_and_on_is_asked_less_often_and_the_run_say
     world.source.failure = "connection refused"
     await world.run_for(5 * POLL)
     asked = world.source.asked
-    await world.store.wake("checkout-v2#1")
+    world.make_due("checkout-v2#1")
     await world.tick()
     assert world.source.asked == asked
     told = (await world.commands.explain("checkout-v2")).text
@@ -285,7 +285,7 @@ async def test_a_run_whose_questions_fail_takes_the_source_away_from_no_other(wo
     await both_started(world)
     world.source.refused = BROKEN
     for _ in range(20):
-        await world.store.wake(f"{BROKEN}#1")
+        world.make_due(f"{BROKEN}#1")
         await world.tick()
         world.clock.elapsed += 0.5
     assert "not asked" not in (await world.commands.explain(BROKEN)).text
@@ -350,7 +350,7 @@ async def both_with_a_broken_one(world: World, monkeypatch: pytest.MonkeyPatch, 
     await both_started(world)
     POISONS[fault](monkeypatch)
     world.restart()
-    await world.store.wake(f"{BROKEN}#1")
+    world.make_due(f"{BROKEN}#1")
     await world.tick()
 
 
@@ -443,7 +443,7 @@ async def test_the_reason_of_a_quarantine_holds_no_secret_and_is_bounded(
         raise ValueError("tr0ub4dor-and-3\n" + "x" * 10_000)
 
     monkeypatch.setattr("controller.reconciler.assess_and_decide", fails)
-    await world.store.wake(f"{BROKEN}#1")
+    world.make_due(f"{BROKEN}#1")
     await world.tick()
     text = (await world.commands.explain(BROKEN)).text
     assert "ValueError: [removed] xxx" in text

@@ -397,7 +397,7 @@ async def test_whoever_slept_since_its_claim_raises_nothing_that_another_lowered
         return await measure(questions)
 
     cluster.source.measure = falls_asleep  # type: ignore[method-assign]
-    await a.store.wake("checkout-v2#1")
+    a.make_due("checkout-v2#1")
     await a.do("tick")
     assert cluster.source.measure == measure, "it did look"
     assert (committed(cluster), cluster.exposure) == (1_000, 1_000)

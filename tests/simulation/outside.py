@@ -157,8 +157,6 @@ class Traffic:
 class Source:
     """`ports.MetricSource` of one process."""
 
-    answers_queries = True
-
     def __init__(self, process: "Process", traffic: Traffic, chance: Random) -> None:
         self._process = process
         self._traffic = traffic

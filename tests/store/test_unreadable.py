@@ -213,7 +213,6 @@ async def test_a_run_goes_on_by_the_policy_it_was_read_with_when_that_cannot_be_
     await started(store)
     before = await claim_one(store)
     await damage(store, "manifest_revisions", "true")
-    await store.wake(before.run.id)
     assert (await claim_one(store)).policies == before.policies
     assert {one.name for one in await store.unreadable()} == {
         "RolloutPlan checkout-v2 revision 1",
