@@ -165,14 +165,14 @@ class Rampart:
     def _await_database(self) -> None:
         """Hold the last known flags back for a moment: others may have taken a kill while we were gone."""
         if self.settings.database.shared:
-            self.board.ready = False
+            self.board.hold_back()
             timeout = self.settings.database.timeout_seconds
             self._patience = asyncio.get_running_loop().call_later(timeout, self._serve_last_known)
 
     def _serve_last_known(self) -> None:
         """The database does not answer: what SDKs were served last is better than nothing."""
         if self._patience is not None and not self.board.ready:
-            self.board.ready = True
+            self.board.serve_anyway()
             log.warning("last_known_served", flags=len(self.board.configs()))
 
     async def stop(self) -> None:

@@ -105,7 +105,7 @@ class FlagBoard:
 
     def __init__(self, versions: VersionClock) -> None:
         self.versions = versions
-        self.ready = False
+        self._ready = False
         self.revision = 0  # counts changes of what is stored
         self._stored: dict[Place, FlagConfig] = {}
         self._put_at: dict[Place, int] = {}
@@ -138,8 +138,21 @@ class FlagBoard:
                 lower_here.append(present)
             else:
                 self._store(place, config)
-        self.ready = True
+        self._ready = True
         return lower_here
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is shown may be served: before, a kill or a flag may be missing from it."""
+        return self._ready
+
+    def hold_back(self) -> None:
+        """What was loaded may be old: not ready until the next load, or until somebody serves it anyway."""
+        self._ready = False
+
+    def serve_anyway(self) -> None:
+        """Nothing newer can be had for now, and what there is is better than nothing."""
+        self._ready = True
 
     def restored(self, config: FlagConfig) -> FlagConfig:
         """The same flag above every version that was stored or served of it."""

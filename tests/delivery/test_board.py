@@ -142,6 +142,16 @@ def test_nothing_is_ready_before_something_was_loaded() -> None:
     assert board.ready
 
 
+def test_what_may_be_old_is_held_back_until_a_load_or_until_nothing_newer_can_be_had() -> None:
+    for goes_on in (FlagBoard.serve_anyway, lambda board: board.load([], [])):
+        board = make_board()
+        board.load([make_flag()], [])
+        board.hold_back()
+        assert not board.ready
+        goes_on(board)
+        assert board.ready
+
+
 def test_the_entity_tag_stands_for_the_content() -> None:
     board, twin = make_board(), make_board()
     for one in (board, twin):
