@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from controller.domain.catalogue import Scope, Token
+from controller.domain.catalogue import Scope, SdkKeyKind, Token
 from controller.errors import Forbidden, Unauthenticated
 
 TOKEN_PREFIX = "rampart_"  # noqa: S105 - a public prefix, not a secret
@@ -38,6 +38,15 @@ def new_secret() -> str:
 def digest(secret: str) -> bytes:
     """SHA-256: the secret has full entropy, so a slow hash would only slow the kill down."""
     return hashlib.sha256(secret.encode()).digest()
+
+
+def key_digest(kind: SdkKeyKind, secret: str) -> bytes:
+    """What a key is stored as.
+
+    A version of Rampart that knows no kinds takes every key for a server's, and a client-side ID is public: so
+    only a server key has the digest that such a version looks for.
+    """
+    return digest(secret if kind == "server" else f"{kind}:{secret}")
 
 
 class TokenBook:

@@ -20,7 +20,7 @@ from controller.domain.flag import Flag, FlagSpec
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Run
-from controller.domain.sdkflag import new_flag
+from controller.domain.sdkflag import new_flag, opens, redefined
 from controller.domain.status import ApplyResult, Change
 from controller.errors import Invalid, RampartError, Refused
 from controller.manifests.diff import diff
@@ -188,7 +188,7 @@ class Registrar:
         version = int(self._clock.now().timestamp() * 1000)
         if known is None:
             return new_flag(spec, version)
-        return _redefined(known, spec, max(version, known.version + 1))
+        return redefined(known, spec, max(version, known.version + 1))
 
     def _entry(self, edit: Edit, actor: Actor, note: str) -> AuditEntry:
         document = edit.document
@@ -248,7 +248,11 @@ def _before(document: Document, stored: Stored) -> tuple[Document | None, int]:
 def _as_manifest(config: FlagConfig, beside: Flag) -> Flag:
     """What a stored flag looks like as a manifest. Its metadata is not kept, so it never differs."""
     spec = FlagSpec(
-        environment=config.environment, key=config.key, variations=config.variations, off=_off_variation(config)
+        environment=config.environment,
+        key=config.key,
+        variations=config.variations,
+        off=_off_variation(config),
+        client_side=opens("client", config.data),
     )
     return replace(beside, spec=spec)
 
@@ -312,12 +316,6 @@ def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
     if any((ref.environment, ref.key) == (spec.environment, spec.key) for ref in stored.killed):
         objections.append(f"{spec.key}: a kill holds the flag down; reset it first")
     return objections
-
-
-def _redefined(config: FlagConfig, spec: FlagSpec, version: int) -> FlagConfig:
-    """New values, and new variations at the end; who gets which of the old ones stays as it is."""
-    data = {**config.data, "version": version, "variations": list(spec.variations.values())}
-    return replace(config, version=version, variations=spec.variations, data=data)
 
 
 def _pinned(changed: Sequence[Edit], stored: Stored) -> list[str]:

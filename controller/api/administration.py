@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from litestar import delete, get, post
 from litestar.params import JSONBody, PathParameter
 
-from controller.access import Actor, digest, new_secret
+from controller.access import Actor, digest, key_digest, new_secret
 from controller.api.authentication import needs
 from controller.api.bodies import (
     NewSdkKey,
@@ -22,11 +22,12 @@ from controller.api.bodies import (
 from controller.api.decoding import JsonBody
 from controller.api.engine import Caller, Engine, Served
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import FlagConfig, SdkKey, Token
+from controller.domain.catalogue import FlagConfig, SdkKey, SdkKeyKind, Token
 from controller.domain.quantities import NAME_PATTERN, seconds
 from controller.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 
-SDK_KEY_PREFIX = "sdk-"
+SDK_KEY_PREFIXES = {"server": "sdk-", "mobile": "mob-"}
+CLIENT_SIDE_ID_BYTES = 12
 MAX_LIFETIME_SECONDS = 10 * 366 * 86_400
 
 PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN)]
@@ -131,25 +132,36 @@ async def create_sdk_key(engine: Served, actor: Caller, data: JSONBody[SdkKeyBod
     actor.require("admin", data.environment)
     if any(key.name == data.name for key in await engine.store.sdk_keys()):
         raise Conflict(f'an SDK key is called "{data.name}" already; revoke it first or choose another name')
-    secret = SDK_KEY_PREFIX + secrets.token_urlsafe(32)
+    secret = _new_key(data.kind)
     key = SdkKey(
         name=data.name,
-        digest=digest(secret),
+        digest=key_digest(data.kind, secret),
+        kind=data.kind,
+        client_side_id=secret if data.kind == "client" else None,
         environment=data.environment,
         created_at=engine.clock.now(),
         created_by=actor.name,
     )
-    what = f"created the SDK key {key.name} for {key.environment}"
+    what = f"created the {key.kind} SDK key {key.name} for {key.environment}"
     entry = _entry(engine, actor, "create_sdk_key", f"sdk-key/{key.name}", what, {}, key.environment)
     await engine.store.save_sdk_key(key, entry)
     await engine.sdk_keys_changed()
     return NewSdkKey(**_shown_key(key), secret=secret)
 
 
+def _new_key(kind: SdkKeyKind) -> str:
+    """A client-side ID only has to be one of a kind; the others cannot be guessed."""
+    if kind == "client":
+        return secrets.token_hex(CLIENT_SIDE_ID_BYTES)
+    return SDK_KEY_PREFIXES[kind] + secrets.token_urlsafe(32)
+
+
 def _shown_key(key: SdkKey) -> dict[str, Any]:
     return {
         "name": key.name,
+        "kind": key.kind,
         "environment": key.environment,
+        "client_side_id": key.client_side_id,
         "created_at": key.created_at,
         "created_by": key.created_by,
     }

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from controller.domain.catalogue import Scope
+from controller.domain.catalogue import Scope, SdkKeyKind
 from controller.domain.quantities import Duration, Name
 from controller.domain.status import KillReceipt
 
@@ -62,6 +62,7 @@ class TokenBody(Body, frozen=True):
 class SdkKeyBody(Body, frozen=True):
     name: Name
     environment: Name
+    kind: SdkKeyKind = "server"
 
 
 class KillAnswer(Struct, frozen=True, kw_only=True):
@@ -86,8 +87,12 @@ class NewToken(TokenView, frozen=True):
 
 
 class SdkKeyView(Struct, frozen=True, kw_only=True):
+    """A key without its secret. A client-side ID is none: every browser shows it."""
+
     name: str
+    kind: SdkKeyKind
     environment: str
+    client_side_id: str | None
     created_at: datetime
     created_by: str
 

@@ -11,9 +11,19 @@ from controller.cli.exits import Exit
 from controller.cli.options import DurationType, ListByDefault, output_option, server_option
 from controller.cli.screens import day_and_clock
 from controller.cli.terminal import present, say, show_json, table
-from controller.domain.catalogue import SCOPES, Scope
+from controller.domain.catalogue import SCOPES, Scope, SdkKeyKind
 
 SHOWN_ONCE = "this secret is shown once and stored nowhere; put it into a file only you can read"
+
+
+HOW_TO_USE: dict[SdkKeyKind, str] = {
+    "server": f"{SHOWN_ONCE}.\nuse it as the SDK key of a LaunchDarkly server-side SDK that points at {{url}}, "
+    "or as the bearer token of OFREP",
+    "mobile": f"{SHOWN_ONCE}.\nuse it as the mobile key of a LaunchDarkly mobile SDK that points at {{url}}; it "
+    "opens only flags with clientSide: true",
+    "client": "this client-side ID is public, and `rampart sdk-key list` shows it again.\nuse it in web pages, "
+    "with LaunchDarkly's browser SDKs that point at {url}; it opens only flags with clientSide: true",
+}
 
 
 class TokenView(Struct, frozen=True, kw_only=True):
@@ -27,7 +37,9 @@ class TokenView(Struct, frozen=True, kw_only=True):
 
 class SdkKeyView(Struct, frozen=True, kw_only=True):
     name: str
+    kind: SdkKeyKind
     environment: str
+    client_side_id: str | None
     created_at: datetime
     created_by: str
 
@@ -152,18 +164,26 @@ def sdk_key() -> None:
 @sdk_key.command("create")
 @click.argument("name")
 @click.option("--environment", metavar="NAME", required=True, help="The environment whose flags it opens.")
+@click.option(
+    "--kind",
+    type=click.Choice(["server", "mobile", "client"]),
+    default="server",
+    help="For servers (all flags, a secret), for apps, or a public client-side ID for web pages; the latter two "
+    "open the flags with clientSide: true. Default: server.",
+)
 @server_option
 @output_option
-def sdk_key_create(name: str, environment: str, server: Connection, output: str) -> int:
+def sdk_key_create(name: str, environment: str, kind: SdkKeyKind, server: Connection, output: str) -> int:
     """Create an SDK key for one environment.
 
     \b
     Example:
       rampart sdk-key create shop --environment production > shop.sdk-key
+      rampart sdk-key create shop-web --environment production --kind client
     """
-    answer = server.post("sdk-keys", body={"name": name, "environment": environment})
+    answer = server.post("sdk-keys", body={"name": name, "environment": environment, "kind": kind})
     present(answer, output, Secret, lambda created: [created.secret])
-    say(f"{SHOWN_ONCE}.\nuse it as the SDK key of a LaunchDarkly server-side SDK that points at {server.url}")
+    say(HOW_TO_USE[kind].format(url=server.url))
     return Exit.OK
 
 
@@ -171,7 +191,7 @@ def sdk_key_create(name: str, environment: str, server: Connection, output: str)
 @server_option
 @output_option
 def sdk_key_list(server: Connection, output: str) -> int:
-    """List the SDK keys, without their secrets.
+    """List the SDK keys, without their secrets. A client-side ID is none.
 
     \b
     Example:
@@ -182,8 +202,17 @@ def sdk_key_list(server: Connection, output: str) -> int:
 
 
 def _sdk_key_table(keys: Sequence[SdkKeyView]) -> list[str]:
-    rows = [[one.name, one.environment, f"{day_and_clock(one.created_at)} by {one.created_by}"] for one in keys]
-    return table(("SDK KEY", "ENVIRONMENT", "CREATED"), rows)
+    rows = [
+        [
+            one.name,
+            one.kind,
+            one.environment,
+            one.client_side_id or "secret",
+            f"{day_and_clock(one.created_at)} by {one.created_by}",
+        ]
+        for one in keys
+    ]
+    return table(("SDK KEY", "KIND", "ENVIRONMENT", "CLIENT-SIDE ID", "CREATED"), rows)
 
 
 @sdk_key.command("revoke")

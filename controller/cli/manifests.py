@@ -190,6 +190,7 @@ def _flag_table(flags: Sequence[FlagConfig]) -> list[str]:
     help="A variation and its JSON value; may be repeated. Default: on=true off=false.",
 )
 @click.option("--off", metavar="NAME", help="The variation an off flag serves. Default: off, else the last one.")
+@click.option("--client-side", is_flag=True, help="Browsers and apps may see it, too.")
 @note_option
 @server_option
 @output_option
@@ -198,6 +199,7 @@ def flag_create(
     environment: str,
     variations: tuple[str, ...],
     off: str | None,
+    client_side: bool,
     note: str,
     server: Connection,
     output: str,
@@ -209,6 +211,8 @@ def flag_create(
       rampart flag create checkout-v2 --environment production --variation on=true --variation off=false
     """
     manifest = flag_manifest(key, environment, dict(_variation(text) for text in variations), off)
+    if client_side:
+        manifest["spec"]["clientSide"] = True
     files = [(f"{key}.flag.yaml", document(manifest))]
     result = _handed_over(server, files, output, dry_run=False, note=note)
     if output == "text":

@@ -2,17 +2,8 @@
 
 from collections.abc import Iterable
 
-from controller.access import digest
+from controller.access import key_digest
 from controller.domain.catalogue import SdkKey, SdkKeyKind
-
-
-def key_digest(kind: SdkKeyKind, secret: str) -> bytes:
-    """What a key is stored as.
-
-    A version of Rampart that knows no kinds takes every key for a server's, and a client-side ID is public: so
-    only a server key has the digest that such a version looks for.
-    """
-    return digest(secret if kind == "server" else f"{kind}:{secret}")
 
 
 class SdkKeyBook:

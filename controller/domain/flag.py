@@ -9,7 +9,10 @@ from controller.domain.quantities import Key, Name
 
 
 class FlagSpec(Document, frozen=True):
-    """A flag of the built-in provider in one environment. Variations are name → JSON value, in a fixed order."""
+    """A flag of the built-in provider in one environment. Variations are name → JSON value, in a fixed order.
+
+    `client_side`: browsers and apps may see it. What they see, everybody can read.
+    """
 
     environment: Name
     key: Key
@@ -17,6 +20,7 @@ class FlagSpec(Document, frozen=True):
         default_factory=lambda: {"on": True, "off": False}
     )
     off: str = "off"
+    client_side: bool = False
 
 
 class Flag(Document, frozen=True, tag_field="kind", tag="Flag"):

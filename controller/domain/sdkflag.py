@@ -9,12 +9,12 @@ first one listed, which must not be the new code.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from controller.domain.catalogue import FlagConfig
+from controller.domain.catalogue import FlagConfig, SdkKeyKind
 from controller.domain.flag import FlagSpec, FlagState, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule
 from controller.domain.quantities import FULL_EXPOSURE, exposure_text
@@ -44,13 +44,30 @@ def new_flag(spec: FlagSpec, version: int) -> FlagConfig:
         "trackEvents": False,
         "trackEventsFallthrough": False,
         "debugEventsUntilDate": None,
-        "clientSide": False,
-        "clientSideAvailability": {"usingMobileKey": False, "usingEnvironmentId": False},
         "deleted": False,
+        **_availability(spec.client_side),
     }
     return FlagConfig(
         environment=spec.environment, key=spec.key, version=version, variations=dict(spec.variations), data=data
     )
+
+
+def redefined(config: FlagConfig, spec: FlagSpec, version: int) -> FlagConfig:
+    """New values, and new variations at the end; who gets which of the old ones stays as it is."""
+    values = list(spec.variations.values())
+    changed = _changed(config, version, variations=values, **_availability(spec.client_side))
+    return replace(changed, variations=dict(spec.variations))
+
+
+def opens(kind: SdkKeyKind, data: Mapping[str, Any]) -> bool:
+    """Whether a key of that kind shows the flag."""
+    match kind:
+        case "server":
+            return True
+        case "mobile":
+            return bool(data.get("clientSideAvailability", {}).get("usingMobileKey"))
+        case "client":
+            return bool(data.get("clientSideAvailability", {}).get("usingEnvironmentId"))
 
 
 def with_share(config: FlagConfig, change: SetShare, version: int) -> FlagConfig:
@@ -126,6 +143,13 @@ def exposes_less(one: FlagConfig, other: FlagConfig) -> bool:
     if here.effective_exposure != there.effective_exposure:
         return here.effective_exposure < there.effective_exposure
     return bool(there.enabled and there.audience) and not (here.enabled and here.audience)
+
+
+def _availability(client_side: bool) -> Data:
+    return {
+        "clientSide": client_side,
+        "clientSideAvailability": {"usingMobileKey": client_side, "usingEnvironmentId": client_side},
+    }
 
 
 def _salt(environment: str, key: str) -> str:

@@ -128,6 +128,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "key": "The key applications ask for.",
         "variations": "Name to JSON value, in the order SDKs index them.",
         "off": "The variation an off flag serves.",
+        "clientSide": "Whether browsers and apps may see it; what they see, everybody can read.",
     },
 }
 ENVELOPE = {
