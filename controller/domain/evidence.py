@@ -1,5 +1,6 @@
 """What is asked of a source, what it saw, and what the judge made of it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -47,6 +48,32 @@ class Reading(Struct, frozen=True, kw_only=True):
     series: int = 1
     age_seconds: float | None = None
     failure: str | None = None
+
+
+class Series(Struct, frozen=True):
+    """One series and its newest value; `labels` without the metric's name."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class Examination(Struct, frozen=True, kw_only=True):
+    """What a source holds of the series behind a question, unjudged: for whoever checks an installation.
+
+    `series` are some of those whose sum is the reading's `total`. `interval_seconds` lies between two samples of
+    one of them; None means unknown, as for a raw query. `failure` says why nothing could be looked at.
+    """
+
+    series: tuple[Series, ...] = ()
+    interval_seconds: float | None = None
+    failure: str | None = None
+
+
+class Examined(Struct, frozen=True, kw_only=True):
+    """`clock_ahead_seconds`: how far the source's clock is ahead of ours; None when it has none that it tells."""
+
+    clock_ahead_seconds: float | None = None
+    found: Mapping[Question, Examination] = {}
 
 
 Outcome = Literal["pass", "breach", "too_few", "no_data", "error", "inconclusive", "not_applicable"]

@@ -144,6 +144,16 @@ def terms(question: Question) -> Terms:
     )
 
 
+def watched(question: Question) -> Selector | None:
+    """The series whose newest sample a reading's age is; None for a raw query. Raises Invalid as `terms` does."""
+    needed = terms(question)
+    if isinstance(needed, QueryQuestion):
+        return None
+    template, values = needed.freshness.template, needed.freshness.values
+    equal = [Matcher(label, "=", value) for label, value in zip(template.labels, values, strict=True)]
+    return Selector(template.metric, tuple(sorted([*template.fixed, *equal])))
+
+
 @lru_cache(maxsize=QUESTIONS_KEPT)
 def console_query(question: Question) -> str:
     """The same question alone, as a person would ask it in the source's own console."""

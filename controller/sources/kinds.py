@@ -1,8 +1,9 @@
 """Where measurements come from. A new kind is one module and one line in the table below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from controller.domain.evidence import Examined, Question
 from controller.ports import Clock, MetricSource
 from controller.settings import PrometheusSourceSettings, ScrapeSourceSettings, SourceSettings
 from controller.sources.prometheus import PrometheusSource
@@ -16,6 +17,9 @@ class Source(MetricSource, Protocol):
 
     async def problems(self) -> Sequence[str]:
         """What keeps it from answering now; empty when nothing does."""
+
+    async def examine(self, questions: Collection[Question]) -> Examined:
+        """What it holds of the series behind these questions; what it cannot tell is left out. Never raises."""
 
 
 KINDS: dict[type[SourceSettings], Callable[[str, Any, Clock], Source]] = {

@@ -10,12 +10,13 @@ import aiohttp
 import structlog
 from msgspec import Struct
 
-from controller.domain.evidence import QueryQuestion, Question, Reading
-from controller.errors import SettingsError, SourceUnavailable
+from controller.domain.evidence import Examination, Examined, QueryQuestion, Question, Reading, Series
+from controller.errors import Invalid, SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import PrometheusSourceSettings, secret_file
-from controller.sources import addresses, coalescing, query_api
+from controller.sources import addresses, coalescing, query_api, selectors
 from controller.sources.coalescing import Answers, Failure, Found, Key, Plan, Query, Sample
+from controller.sources.selectors import Matcher, Selector
 from controller.telemetry import hide
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -27,6 +28,11 @@ SHOWN_CHARACTERS = 400
 REASONS_LOGGED = 3
 # Anything shorter is no secret, and hiding it would make holes in every sentence.
 SHORTEST_SECRET = 4
+
+# Of the series behind one question, when an installation is examined: those of the largest values.
+SERIES_SHOWN = 500
+# Long enough for several samples at the slowest usual scrape interval.
+SPAN_SECONDS = 900.0
 
 # Answers of one query.
 PartialAnswers = dict[Key, Found | Failure]
@@ -43,10 +49,10 @@ class Login(Struct, frozen=True):
 
 
 class Body(Struct, frozen=True):
-    """A complete answer. `ahead_seconds`: how far the server's clock had passed the evaluation time."""
+    """A complete answer. `ahead_seconds`: how far the server's clock had passed the evaluation time, if known."""
 
     content: bytes
-    ahead_seconds: float
+    ahead_seconds: float | None
 
 
 class PrometheusSource:
@@ -62,10 +68,6 @@ class PrometheusSource:
         self._session: aiohttp.ClientSession | None = None
         self._reasons: set[str] = set()
         self._last: tuple[frozenset[Question], Plan] | None = None
-
-    @property
-    def answers_queries(self) -> bool:
-        return True
 
     def start(self) -> None:
         """Nothing runs between measurements."""
@@ -91,6 +93,46 @@ class PrometheusSource:
         asked = QueryQuestion(query="vector(1)")
         failure = (await self.measure([asked]))[asked].failure
         return [failure] if failure else []
+
+    async def examine(self, questions: Collection[Question]) -> Examined:
+        """One question after the other, each under a deadline of its own: measuring goes on beside it."""
+        try:
+            login = await asyncio.to_thread(self._login)
+        except SettingsError as error:
+            return Examined(found=dict.fromkeys(questions, Examination(failure=str(error))))
+        found = {question: await self._examination(question, login) for question in questions}
+        return Examined(clock_ahead_seconds=await self._clock_ahead(login), found=found)
+
+    async def _examination(self, question: Question, login: Login) -> Examination:
+        try:
+            selector = coalescing.watched(question)
+            if selector is None:
+                return Examination()
+            body, at = await self._fetch_now(f"topk({SERIES_SHOWN}, {selectors.render(selector)})", login)
+            series = [_series(labels, value) for labels, value in query_api.samples(body.content, at)]
+            if not series:
+                return Examination()
+            # The samples of one of them: their times tell how often the target is scraped.
+            labels = tuple(Matcher(name, "=", text) for name, text in sorted(series[0].labels.items()))
+            one = selectors.render(Selector(selector.metric, labels))
+            body, _ = await self._fetch_now(f"{one}[{round(SPAN_SECONDS)}s]", login)
+            return Examination(series=tuple(series), interval_seconds=query_api.interval(body.content))
+        except (Invalid, SourceUnavailable) as error:
+            return Examination(failure=_shown(str(error), login.secrets))
+
+    async def _clock_ahead(self, login: Login) -> float | None:
+        try:
+            body, _ = await self._fetch_now("vector(1)", login)
+        except SourceUnavailable:
+            return None  # `problems` says so
+        # The header tells whole seconds, which is half a second too early on average.
+        return None if body.ahead_seconds is None else body.ahead_seconds + 0.5
+
+    async def _fetch_now(self, query: str, login: Login) -> tuple[Body, float]:
+        """The answer, and the moment it was asked for."""
+        at = round(self._clock.now().timestamp(), 3)
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout_seconds
+        return await self._fetch(QueryQuestion(query=query), at, deadline, login), at
 
     async def close(self) -> None:
         if self._session:
@@ -180,6 +222,10 @@ class PrometheusSource:
         return Login(headers, telling)
 
 
+def _series(labels: Mapping[str, str], value: float) -> Series:
+    return Series({name: text for name, text in labels.items() if name != "__name__"}, value)
+
+
 def _all_failed(asked: Query, failure: Failure) -> PartialAnswers:
     return dict.fromkeys(coalescing.keys(asked), failure)
 
@@ -189,7 +235,7 @@ def _understood(asked: Query, body: Body, at: float) -> PartialAnswers:
     if isinstance(asked, QueryQuestion):
         return {asked: [("", value) for _, value in samples]}
     if asked.template.kind == "freshness":
-        samples = _aged(samples, body.ahead_seconds)
+        samples = _aged(samples, max(0.0, body.ahead_seconds or 0.0))
     return coalescing.assign(asked, samples)
 
 
@@ -206,15 +252,16 @@ async def _read(response: aiohttp.ClientResponse, at: float) -> Body:
             raise SourceUnavailable(f"the answer is larger than {MAX_BODY_BYTES // 1024**2} MiB")
     if response.status != HTTP_OK:
         raise SourceUnavailable(query_api.refusal(response.status, response.content_type, content))
-    return Body(bytes(content), max(0.0, _date(response, at) - at))
+    date = _date(response)
+    return Body(bytes(content), None if date is None else date - at)
 
 
-def _date(response: aiohttp.ClientResponse, otherwise: float) -> float:
+def _date(response: aiohttp.ClientResponse) -> float | None:
     """The server's clock by its Date header, which HTTP lets it leave out."""
     try:
         return parsedate_to_datetime(response.headers["Date"]).timestamp()
     except (KeyError, ValueError):
-        return otherwise
+        return None
 
 
 def _shown(reason: str, secrets: tuple[str, ...]) -> str:

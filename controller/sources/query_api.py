@@ -1,6 +1,8 @@
 """The answers of Prometheus' HTTP query API, decoded into samples, or into one sentence why not."""
 
 import math
+import statistics
+from itertools import pairwise
 
 import msgspec
 from msgspec import Struct
@@ -35,10 +37,17 @@ class Series(Struct, frozen=True, gc=False):
     value: Point | None = None
 
 
+class Range(Struct, frozen=True, gc=False):
+    """`values` is empty for native histograms."""
+
+    values: list[Point] = []
+
+
 # What the decoder raises for bytes that are no JSON, no text, or nested too deeply.
 GARBLED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 ENVELOPE = msgspec.json.Decoder(Envelope)
 VECTOR = msgspec.json.Decoder(list[Series])
+MATRIX = msgspec.json.Decoder(list[Range])
 SCALAR = msgspec.json.Decoder(Point)
 
 
@@ -61,6 +70,23 @@ def samples(body: bytes, evaluated_at: float) -> list[Sample]:
         raise SourceUnavailable(f"the answer is not what the query API promises: {error}") from error
     except GARBLED as error:
         raise SourceUnavailable(f"the answer is not complete JSON ({_kind(body)}, {len(body)} bytes)") from error
+
+
+def interval(body: bytes) -> float | None:
+    """Seconds that usually lie between two samples of a range selector's one series; None for fewer than two.
+
+    Raises SourceUnavailable.
+    """
+    try:
+        envelope = ENVELOPE.decode(body)
+        if envelope.data is None:
+            raise SourceUnavailable(f"the query failed: {_api_error(envelope)}")
+        found = MATRIX.decode(envelope.data.result)
+    except GARBLED as error:
+        raise SourceUnavailable(f"the answer is not what the query API promises: {error}") from error
+    times = [at for at, _ in found[0].values] if found else []
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    return statistics.median(gaps) if gaps else None
 
 
 def refusal(status: int, content_type: str, body: bytes | bytearray) -> str:

@@ -13,11 +13,11 @@ import aiohttp
 import structlog
 from msgspec import Struct
 
-from controller.domain.evidence import Question, Reading
-from controller.errors import SettingsError, SourceUnavailable
+from controller.domain.evidence import Examination, Examined, Question, Reading, Series
+from controller.errors import Invalid, SettingsError, SourceUnavailable
 from controller.ports import Clock
 from controller.settings import ScrapeSourceSettings, secret_file
-from controller.sources import addresses, coalescing, exposition, recollection
+from controller.sources import addresses, coalescing, exposition, recollection, selectors
 from controller.sources.addresses import Address
 from controller.sources.coalescing import Batch, Failure, Found, Key
 from controller.sources.sample_memory import SampleMemory
@@ -27,6 +27,8 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 HTTP_OK = 200
 # One missed scrape is no gap, two are.
 LONGEST_GAP_SCRAPES = 2.5
+# Of those behind one question, when an installation is examined.
+SERIES_SHOWN = 500
 NO_QUERIES = 'a "scrape" source cannot answer a raw query; use selectors, or a Prometheus'
 ACCEPT = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
 
@@ -75,10 +77,6 @@ class ScrapeSource:
         self._loops: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
 
-    @property
-    def answers_queries(self) -> bool:
-        return False
-
     def start(self) -> None:
         """Scrape from now on, each target on its own beat."""
         self._loops = [asyncio.create_task(self._scrape_forever(target)) for target in self._targets]
@@ -99,6 +97,9 @@ class ScrapeSource:
     async def problems(self) -> Sequence[str]:
         """What keeps it from answering now; empty when nothing does."""
         return [f"{one.address}: {one.problem or 'not scraped yet'}" for one in await self.targets() if not one.up]
+
+    async def examine(self, questions: Collection[Question]) -> Examined:
+        return await self._in_worker(lambda: Examined(found={one: self._examination(one) for one in questions}))
 
     async def close(self) -> None:
         for loop in self._loops:
@@ -189,6 +190,22 @@ class ScrapeSource:
                 longest_gap = LONGEST_GAP_SCRAPES * self._settings.every_seconds
                 answers |= recollection.answer(batch, memories, now, longest_gap=longest_gap)
         return coalescing.readings(plan, answers)
+
+    def _examination(self, question: Question) -> Examination:
+        try:
+            selector = coalescing.watched(question)
+            if selector is None:
+                return Examination(failure=NO_QUERIES)
+            matches = selectors.predicate(selector.matchers)
+        except Invalid as error:
+            return Examination(failure=str(error))
+        found = [
+            Series(series.labels, series.last_value)
+            for memory in (target.memory for target in self._targets)
+            for series in memory.series(selector.metric)
+            if matches(series.labels) and memory.newest_sample_at(series) is not None
+        ]
+        return Examination(series=tuple(found[:SERIES_SHOWN]), interval_seconds=self._settings.every_seconds)
 
     def _failure(self, batch: Batch) -> Failure | None:
         if batch.template.window_seconds > self._settings.retention_seconds:
