@@ -11,51 +11,19 @@ from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import ActiveKill, Barrier, PeerAnswer, Roll, Transition
 from controller.domain.evidence import Question, Reading
 from controller.domain.flag import FlagChange, FlagState
-from controller.domain.status import KillReceipt
 from controller.engine import ANNOUNCE_LEASE_SECONDS, quiet_seconds
 from controller.errors import ProviderUnavailable, RaisesBlocked, Refused, StoreUnavailable
 from controller.held import is_off
 from controller.killer import DOUBTFUL_SECONDS
 from controller.settings import Settings
-from tests.support.cluster import STAGES, Cluster, Member
+from tests.support.cluster import STAGES, Cluster, Member, cluster, soon
 from tests.support.engine import DANA
 from tests.support.rollouts import FLAG, make_plan
 from tests.support.sdk_door import make_flag, raised
 
+__all__ = ["cluster"]
+
 QUIET_SECONDS = quiet_seconds(Settings())
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> Cluster:
-    """Three replicas; the run that `a` holds is at 1 %."""
-    cluster = Cluster(tmp_path)
-    await cluster.begin()
-    return cluster
-
-
-def parts(cluster: Cluster) -> tuple[Member, Member, Member]:
-    a, b, c = cluster
-    return a, b, c
-
-
-async def soon(condition: Callable[[], bool], what: str) -> None:
-    """Real seconds: a journal is written by a thread."""
-    try:
-        async with asyncio.timeout(5):
-            while True:
-                if condition():
-                    return
-                await asyncio.sleep(0.001)
-    except TimeoutError:
-        raise AssertionError(f"waited in vain for {what}") from None
-
-
-async def confirmed(member: Member, receipt: KillReceipt) -> None:
-    """By one of its attempts: the journals of the others are written by threads, whenever those get their turn."""
-    async with asyncio.timeout(20):
-        while not member.confirmed(receipt):
-            await member.do("kill_retry")
-            await asyncio.sleep(0.01)
 
 
 # — a kill reaches everybody —
@@ -63,7 +31,7 @@ async def confirmed(member: Member, receipt: KillReceipt) -> None:
 
 async def test_a_kill_told_to_peers_holds_there_at_once_with_the_database_away(cluster: Cluster) -> None:
     cluster.take_away()
-    a, b, c = parts(cluster)
+    a, b, c = cluster
     receipt = await b.kill()
     assert set(receipt.replicas) >= {"a", "c"}
     for member in (a, b, c):
@@ -78,7 +46,7 @@ async def test_a_kill_told_to_peers_holds_there_at_once_with_the_database_away(c
 
 async def test_a_kill_that_was_told_outlives_the_replica_that_accepted_it(cluster: Cluster) -> None:
     cluster.take_away()
-    a, b, _ = parts(cluster)
+    a, b, _ = cluster
     receipt = await b.kill()
     await soon(lambda: a.journalled() == {receipt.kill_id}, "the journal of a")
     cluster.crash("b")
@@ -90,7 +58,7 @@ async def test_a_kill_that_was_told_outlives_the_replica_that_accepted_it(cluste
 
 
 async def test_a_kill_is_not_confirmed_while_another_replica_still_writes(cluster: Cluster) -> None:
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def stall(change: FlagChange) -> None:
@@ -127,7 +95,7 @@ async def until_written(cluster: Cluster, reached: asyncio.Event) -> None:
 async def test_a_kill_is_not_confirmed_while_a_replica_cannot_be_reached_until_it_can_write_no_more(
     cluster: Cluster,
 ) -> None:
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     cluster.cut_off.add("c")
     receipt = await b.kill()
     assert is_off(cluster.flag)
@@ -136,34 +104,34 @@ async def test_a_kill_is_not_confirmed_while_a_replica_cannot_be_reached_until_i
     await b.do("kill_retry")
     assert not b.confirmed(receipt)
     cluster.clock.elapsed += 0.2
-    await confirmed(b, receipt)
+    await b.until_confirmed(receipt)
 
 
 async def test_a_kill_is_confirmed_as_soon_as_the_last_replica_was_reached(cluster: Cluster) -> None:
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     cluster.cut_off.add("c")
     receipt = await b.kill()
     assert not b.confirmed(receipt)
     cluster.cut_off.clear()
-    await confirmed(b, receipt)
+    await b.until_confirmed(receipt)
 
 
 async def test_a_replica_that_comes_back_late_is_told_of_a_kill_that_is_confirmed_already(
     cluster: Cluster,
 ) -> None:
-    _, b, c = parts(cluster)
+    _, b, c = cluster
     cluster.take_away()
     cluster.cut_off.add("c")
     receipt = await b.kill()
     cluster.clock.elapsed += QUIET_SECONDS + 1
-    await confirmed(b, receipt)
+    await b.until_confirmed(receipt)
     cluster.cut_off.clear()
     await b.do("kill_sweep")
     await soon(lambda: c.killbook.holds(FLAG) == [receipt.kill_id], "c to hold it")
 
 
 async def test_a_peer_that_hangs_puts_no_attempt_at_the_provider_off(cluster: Cluster) -> None:
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     cluster.provider.kill_fault = ProviderUnavailable("not now")
     await b.kill()
     cluster.provider.kill_fault = None
@@ -238,7 +206,7 @@ async def test_no_run_rises_while_a_replica_may_know_of_a_kill_that_the_database
 async def test_nobody_raises_by_hand_what_waits_for_a_replica(
     cluster: Cluster, happens: Step, ends: Step, told: str
 ) -> None:
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
     await happens(cluster)
     await cluster.run_for(10)
     with pytest.raises(Refused) as refused:
@@ -258,7 +226,7 @@ async def test_nobody_raises_by_hand_what_waits_for_a_replica(
 async def test_the_database_itself_refuses_a_raise_of_a_replica_that_does_not_know_of_an_obstacle(
     cluster: Cluster, happens: Step
 ) -> None:
-    a, b, _ = parts(cluster)
+    a, b, _ = cluster
     await happens(cluster)
     cluster.clock.elapsed += 6.0
     await b.do("check_in")
@@ -280,7 +248,7 @@ async def minute_without_knowing(cluster: Cluster, a: Member) -> None:
 
 
 async def test_whoever_was_present_before_a_failover_is_not_present_after_it(cluster: Cluster) -> None:
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
     await a.pause()
     await cluster.check_in()
     cluster.restart_database()
@@ -292,14 +260,14 @@ async def test_whoever_was_present_before_a_failover_is_not_present_after_it(clu
 
 
 async def test_a_replica_that_was_stopped_is_waited_for_by_nobody(cluster: Cluster) -> None:
-    _, _, c = parts(cluster)
+    _, _, c = cluster
     await c.engine.leave()
     cluster.crash("c")
     await cluster.until(lambda: cluster.exposure == 50_000, what="the next stage")
 
 
 async def test_while_raises_are_blocked_a_run_is_paused_stepped_back_and_killed(cluster: Cluster) -> None:
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
     await cluster.until(lambda: cluster.exposure == 50_000, what="the next stage")
     await silent(cluster)
     await cluster.run_for(10)
@@ -343,7 +311,7 @@ async def away(*_: object, **__: object) -> Any:
 
 
 async def test_a_step_back_is_applied_again_without_asking_anybody(cluster: Cluster) -> None:
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
     await cluster.until(lambda: cluster.exposure == 50_000, what="the next stage")
     await cluster.run_for(10)
     cluster.provider.before_apply = lost
@@ -361,7 +329,7 @@ def committed(cluster: Cluster) -> int:
 
 
 async def test_a_write_that_was_decided_before_a_long_sleep_is_not_sent(cluster: Cluster) -> None:
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
 
     async def falls_asleep(change: Transition) -> int:
         sequence = await cluster.store.commit(change)
@@ -379,7 +347,7 @@ async def test_a_write_that_was_decided_before_a_long_sleep_is_not_sent(cluster:
 async def test_whoever_slept_since_its_claim_raises_nothing_that_another_lowered_meanwhile(
     cluster: Cluster,
 ) -> None:
-    a, b, _ = parts(cluster)
+    a, b, _ = cluster
     await cluster.until(lambda: cluster.exposure == 100_000, what="the last stage")
     await cluster.run_for(10)
     cluster.provider.before_apply = lost
@@ -408,7 +376,7 @@ async def test_whoever_slept_since_its_claim_raises_nothing_that_another_lowered
 
 
 async def test_a_late_word_of_a_kill_that_was_reset_does_not_bring_it_back(cluster: Cluster) -> None:
-    a, b, _ = parts(cluster)
+    a, b, _ = cluster
     receipt = await b.kill()
     (held,) = b.killbook.in_force()
     await cluster.run_for(3)
@@ -422,7 +390,7 @@ async def test_a_late_word_of_a_kill_that_was_reset_does_not_bring_it_back(clust
 
 
 async def test_a_reset_through_one_replica_ends_the_kill_on_all_of_them(cluster: Cluster) -> None:
-    a, b, c = parts(cluster)
+    a, b, c = cluster
     receipt = await b.kill()
     await cluster.run_for(3)
     await a.reset(receipt)
@@ -433,7 +401,7 @@ async def test_a_reset_through_one_replica_ends_the_kill_on_all_of_them(cluster:
 
 
 async def test_an_answer_from_before_a_reset_does_not_bring_the_kill_back(cluster: Cluster) -> None:
-    a, b, _ = parts(cluster)
+    a, b, _ = cluster
     receipt = await b.kill()
     await cluster.run_for(3)
 
@@ -451,7 +419,7 @@ async def test_an_answer_from_before_a_reset_does_not_bring_the_kill_back(cluste
 
 async def restarted_after_a_reset(cluster: Cluster) -> Member:
     """`c` stops in good order; its kill is reset through `a`, and a new run begins; `c` starts again."""
-    a, _, c = parts(cluster)
+    a, _, c = cluster
     receipt = await c.kill()
     await cluster.run_for(3)
     await c.engine.leave()
@@ -487,7 +455,7 @@ async def test_a_replica_that_starts_again_without_a_database_presses_on_with_it
 async def test_a_replica_that_starts_again_presses_on_at_once_with_a_kill_the_database_never_had(
     cluster: Cluster,
 ) -> None:
-    _, _, c = parts(cluster)
+    _, _, c = cluster
     cluster.take_away()
     cluster.cut_off.add("c")
     cluster.provider.kill_fault = ProviderUnavailable("not now")
@@ -503,7 +471,7 @@ async def test_a_replica_that_starts_again_presses_on_at_once_with_a_kill_the_da
 async def test_a_replica_that_starts_again_presses_on_once_the_database_says_that_the_kill_is_in_force(
     cluster: Cluster,
 ) -> None:
-    a, _, c = parts(cluster)
+    a, _, c = cluster
     await c.kill()
     await cluster.run_for(3)
     await c.engine.leave()
@@ -519,7 +487,7 @@ async def test_a_replica_that_starts_again_presses_on_once_the_database_says_tha
 
 
 async def test_a_kill_is_counted_once_however_many_replicas_read_it_back(cluster: Cluster) -> None:
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     await b.kill()
     await cluster.run_for(3)
     assert all(held.confirmed_at for member in cluster for held in member.killbook.in_force())
@@ -538,7 +506,7 @@ def counted(member: Member) -> float:
 
 async def lose_history(cluster: Cluster) -> None:
     """The latest audit row is known to `a` alone, and then gone."""
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
     await cluster.check_in()
     past = cluster.copy_database()
     await cluster.store.save_plan(make_plan(), a.entry("save_plan"))
@@ -564,7 +532,7 @@ async def test_whoever_remembers_what_the_database_lost_blocks_all_raises_until_
 
 async def test_what_was_answered_since_the_last_check_in_is_missed_too(cluster: Cluster) -> None:
     """A person was told that the run is paused; the failover comes before anybody looked at the log again."""
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     await cluster.check_in()
     before = cluster.copy_database()
     await b.pause()
@@ -584,7 +552,7 @@ async def test_several_that_remember_the_same_raise_one_barrier(cluster: Cluster
 
 async def test_a_replica_that_was_stopped_remembers_on_disk_how_far_history_went(cluster: Cluster) -> None:
     past = cluster.copy_database()
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
     await cluster.store.save_plan(make_plan(), a.entry("save_plan"))
     await a.do("check_in")
     await a.engine.leave()
@@ -597,7 +565,7 @@ async def test_a_replica_that_was_stopped_remembers_on_disk_how_far_history_went
 
 @pytest.mark.parametrize("lost_writes", [0, 1])
 async def test_nobody_counts_in_a_new_life_before_its_barrier_stands(cluster: Cluster, lost_writes: int) -> None:
-    a, _, _ = parts(cluster)
+    a, _, _ = cluster
     await lose_history(cluster)
     losses = iter([None] * lost_writes)
 
@@ -642,7 +610,7 @@ async def test_one_replica_at_a_time_announces_and_another_goes_on_when_it_is_go
         member.channels["team"] = told[member.name]
         member.restart()
     await cluster.begin()
-    a, b, _ = parts(cluster)
+    a, b, _ = cluster
     for member in cluster:
         await member.engine.announce()
     await a.pause()

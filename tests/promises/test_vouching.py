@@ -1,51 +1,23 @@
 """What one replica says of itself is relied on by the others, so it must be true when it is said (promise I3)."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from controller.domain.catalogue import ActiveKill, KillRecord, Roll
-from controller.domain.status import KillReceipt
 from controller.engine import quiet_seconds
 from controller.errors import Conflict, StoreUnavailable
 from controller.settings import Settings
-from tests.support.cluster import Cluster, Member
+from tests.support.cluster import Cluster, Member, cluster, soon
 from tests.support.rollouts import FLAG
 
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> Cluster:
-    """Three replicas; the run that `a` holds is at 1 %."""
-    cluster = Cluster(tmp_path)
-    await cluster.begin()
-    return cluster
-
-
-def parts(cluster: Cluster) -> tuple[Member, Member, Member]:
-    a, b, c = cluster
-    return a, b, c
-
-
-async def soon(condition: Callable[[], bool]) -> None:
-    """Real seconds: a journal is written by a thread."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - nothing tells when it comes true
-            await asyncio.sleep(0.001)
-
-
-async def confirmed(member: Member, receipt: KillReceipt) -> None:
-    """By one of its attempts: the journals of the others are written by threads, whenever those get their turn."""
-    async with asyncio.timeout(20):
-        while not member.confirmed(receipt):
-            await member.do("kill_retry")
-            await asyncio.sleep(0.01)
+__all__ = ["cluster"]
 
 
 async def test_a_kill_is_not_reset_while_a_raise_that_it_met_may_still_land(cluster: Cluster) -> None:
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     cluster.cut_off.add("c")
     receipt = await b.kill()
     with pytest.raises(Conflict, match="not confirmed yet"):
@@ -59,7 +31,7 @@ async def test_a_kill_is_not_reset_while_a_raise_that_it_met_may_still_land(clus
 
 
 async def test_a_replica_does_not_vouch_for_a_kill_that_its_disk_has_not_got_yet(cluster: Cluster) -> None:
-    _, b, c = parts(cluster)
+    _, b, c = cluster
     cluster.cut_off.add("c")
     receipt = await b.kill()
     append, go_on = c.journal.append, asyncio.Event()
@@ -76,10 +48,10 @@ async def test_a_replica_does_not_vouch_for_a_kill_that_its_disk_has_not_got_yet
     await b.do("kill_retry")
     assert not b.confirmed(receipt), "a crash of c would lose it, and c might raise"
     go_on.set()
-    await soon(lambda: c.killbook.in_force()[0].durable)
+    await soon(lambda: c.killbook.in_force()[0].durable, "the journal of c")
     assert receipt.kill_id in c.journalled()
     assert (await c.killer.hear([record])).writing == ()
-    await confirmed(b, receipt)
+    await b.until_confirmed(receipt)
 
 
 def _record(member: Member, kill_id: str) -> KillRecord:
@@ -91,7 +63,7 @@ def _record(member: Member, kill_id: str) -> KillRecord:
 async def test_nobody_is_present_with_a_kill_that_came_after_it_had_merged_all_others(
     cluster: Cluster, lives_anew: bool
 ) -> None:
-    _, b, _ = parts(cluster)
+    _, b, _ = cluster
     if lives_anew:
         cluster.restart_database()
     merges_before = int(lives_anew)  # in a new life everything is merged twice, and said twice

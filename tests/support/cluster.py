@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from controller import journal
 from controller.domain.audit import AuditEntry
@@ -121,6 +122,13 @@ class Member(World):
     def confirmed(self, receipt: KillReceipt) -> bool:
         (held,) = [held for held in self.killbook.in_force() if held.kill.id == receipt.kill_id]
         return held.confirmed_at is not None
+
+    async def until_confirmed(self, receipt: KillReceipt) -> None:
+        """By one of its attempts: the others' journals are written by threads, whenever those get their turn."""
+        async with asyncio.timeout(20):
+            while not self.confirmed(receipt):
+                await self.do("kill_retry")
+                await asyncio.sleep(0.01)
 
     def journalled(self) -> set[str]:
         """The kills that its journal holds on disk, whatever memory says."""
@@ -247,3 +255,23 @@ class Cluster:
             cause="user", subject="raises", environment="", reason="looked at it",
         )  # fmt: skip
         return await self.store.release_raises(entry)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> Cluster:
+    """Three replicas; the run that `a` holds is at 1 %."""
+    cluster = Cluster(tmp_path)
+    await cluster.begin()
+    return cluster
+
+
+async def soon(condition: Callable[[], bool], what: str) -> None:
+    """Real seconds: a journal is written by a thread."""
+    try:
+        async with asyncio.timeout(5):
+            while True:
+                if condition():
+                    return
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise AssertionError(f"waited in vain for {what}") from None
