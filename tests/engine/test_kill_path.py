@@ -23,6 +23,7 @@ from controller.killer import DOUBTFUL_SECONDS
 from controller.lastknown import KnownFlag
 from controller.store.memory import MemoryStore
 from controller.telemetry import Metrics
+from tests.support.cluster import soon
 from tests.support.engine import DANA, VirtualClock
 
 MAIN = FlagRef(provider="main", environment="production", key="checkout-v2")
@@ -783,7 +784,9 @@ async def test_after_the_database_was_silent_no_answer_waits_for_it_until_a_merg
     await desk.kill_ledger.merge()
     hanging.clear()
     waiting = asyncio.create_task(desk.kill(OTHER))
-    await asyncio.sleep(0.1)
+    await soon(lambda: desk.confirmed() == [True, True] and len(desk.killer._tasks) == 1, "all but the database")
+    for _ in range(10):
+        await asyncio.sleep(0)  # an answer that waits for nothing else comes within a few turns
     assert not waiting.done()
     hanging.set()
     await waiting
