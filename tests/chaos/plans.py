@@ -43,21 +43,6 @@ spec:
   queryError: {{ after: 5m, then: hold }}
 """
 
-PLAN = """\
-apiVersion: rampart/v1
-kind: RolloutPlan
-metadata: {{ name: {flag} }}
-spec:
-  flag: {{ provider: main, environment: production, key: {flag} }}
-  serve: {{ rollout: "on", fallback: "off" }}
-  audience:
-    always: [{{ name: staff, match: {{ email: {{ endsWith: "@acme.example" }} }} }}]
-  stages:
-{stages}
-  guardrails:
-    - {{ policy: quick, with: {{ service: shop }} }}
-"""
-
 
 def pace(flag: str) -> Pace:
     """By the number in its name."""
@@ -76,11 +61,8 @@ def policy(one: Pace) -> str:
 
 def plan(flag: str) -> str:
     own = pace(flag)
-    stages = "\n".join(
-        f"    - {{ name: stage-{number}, exposure: {share / 1000:g}%, bake: {own.bake:g}s }}"
-        for number, share in enumerate(EXPOSURES, start=1)
-    )
-    return PLAN.format(flag=flag, stages=stages).replace("policy: quick", f"policy: {own.policy}")
+    stages = {f"stage-{number}": f"{share / 1000:g}%" for number, share in enumerate(EXPOSURES, start=1)}
+    return manifests.plan(flag, f"{own.bake:g}s", stages=stages, policy=own.policy)
 
 
 def files(flags: list[str]) -> list[dict[str, str]]:

@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - the YAML reads as people write it
 """Manifests for tests against a real server: as people write them, with short durations."""
 
+from collections.abc import Mapping
+
 POLICY = """\
 apiVersion: rampart/v1
 kind: GuardrailPolicy
@@ -39,13 +41,12 @@ spec:
   audience:
     always: [{{ name: staff, match: {{ email: {{ endsWith: "@acme.example" }} }} }}]
   stages:
-    - {{ name: canary,   exposure: 1%,   bake: {bake} }}
-    - {{ name: early,    exposure: 10%,  bake: {bake} }}
-    - {{ name: half,     exposure: 50%,  bake: {bake} }}
-    - {{ name: everyone, exposure: 100%, bake: {bake} }}
+{stages}
   guardrails:
-    - {{ policy: quick, with: {{ service: shop }} }}
+    - {{ policy: {policy}, with: {{ service: shop }} }}
 """
+
+STAGES = {"canary": "1%", "early": "10%", "half": "50%", "everyone": "100%"}
 
 FLAG = """\
 apiVersion: rampart/v1
@@ -62,8 +63,10 @@ def policy(source: str = "app", **changes: str) -> str:
     return POLICY.format(source=source, **{**values, **changes})
 
 
-def plan(flag: str, bake: str = "1s") -> str:
-    return PLAN.format(flag=flag, bake=bake)
+def plan(flag: str, bake: str = "1s", *, stages: Mapping[str, str] = STAGES, policy: str = "quick") -> str:
+    """`stages` are exposures by name."""
+    lines = [f"    - {{ name: {name}, exposure: {exposure}, bake: {bake} }}" for name, exposure in stages.items()]
+    return PLAN.format(flag=flag, stages="\n".join(lines), policy=policy)
 
 
 def flag(key: str) -> str:
