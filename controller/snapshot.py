@@ -6,16 +6,16 @@
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
 
 from controller.domain.catalogue import FlagConfig, Kill
 from controller.domain.plan import FlagRef
-from controller.domain.sdkflag import exposes_less, killed, same_but_version, with_version
+from controller.domain.sdkflag import Data, exposes_less, killed, same_but_version, with_version
 from controller.ports import Clock
 
 log = structlog.get_logger()
@@ -100,6 +100,16 @@ class Subscription:
         return await self._frames.get()
 
 
+class Watcher(Protocol):
+    """Told of every change of what is shown, at once and before anything else happens. Waits for nothing."""
+
+    def changed(self, environment: str, key: str, before: FlagConfig | None) -> None:
+        """`before` is what was shown until now."""
+
+    def closed(self) -> None:
+        """Streams are to end."""
+
+
 class FlagBoard:
     """Everything happens at once in the event loop, so whoever reads sees no kill half applied."""
 
@@ -111,9 +121,11 @@ class FlagBoard:
         self._put_at: dict[Place, int] = {}
         self._kills: defaultdict[Place, set[str]] = defaultdict(set)
         self._shown: defaultdict[str, dict[str, FlagConfig]] = defaultdict(dict)
+        self._data: defaultdict[str, dict[str, Data]] = defaultdict(dict)
         self._served: defaultdict[Place, int] = defaultdict(int)
         self._snapshots: dict[str, Snapshot] = {}
         self._subscribers: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._watchers: list[Watcher] = []
         self._closed = False
 
     # — what is stored, and what holds it down —
@@ -200,6 +212,18 @@ class FlagBoard:
         """The flag as SDKs see it now."""
         return self._shown.get(flag.environment, {}).get(flag.key)
 
+    def flags(self, environment: str) -> Mapping[str, FlagConfig]:
+        """All flags as SDKs see them now, by key. Not a copy: it changes with the board."""
+        return self._shown[environment]
+
+    def data(self, environment: str) -> Mapping[str, Data]:
+        """The same as the JSON that server-side SDKs get."""
+        return self._data[environment]
+
+    def version(self, environment: str, key: str) -> int:
+        """The highest version of the flag that was ever served."""
+        return self._served[Place(environment, key)]
+
     def stored(self, flag: FlagRef) -> FlagConfig | None:
         """The flag as it is below its kills."""
         return self._stored.get(place_of(flag))
@@ -216,8 +240,7 @@ class FlagBoard:
         """Made when first asked for after a change, and shared."""
         present = self._snapshots.get(environment)
         if present is None:
-            flags = {key: config.data for key, config in self._shown.get(environment, {}).items()}
-            body = msgspec.json.encode({"flags": flags, "segments": {}})
+            body = msgspec.json.encode({"flags": self._data[environment], "segments": {}})
             present = Snapshot(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
             self._snapshots[environment] = present
         return present
@@ -245,16 +268,27 @@ class FlagBoard:
         return max(self._served[place], stored.version if stored else 0)
 
     def _publish(self, place: Place, config: FlagConfig) -> None:
+        before = self._shown[place.environment].get(place.key)
         self._served[place] = config.version
         self._shown[place.environment][place.key] = config
+        self._data[place.environment][place.key] = config.data
         self._send(place.environment, "patch", {"path": f"/flags/{place.key}", "data": config.data})
+        self._tell(place, before)
 
     def _withdraw(self, place: Place) -> None:
         version = self._served[place] = self.versions.next(above=self._highest(place))
-        del self._shown[place.environment][place.key]
+        before = self._shown[place.environment].pop(place.key)
+        del self._data[place.environment][place.key]
         self._send(place.environment, "delete", {"path": f"/flags/{place.key}", "version": version})
+        self._tell(place, before)
 
     # — who listens —
+
+    def watch(self, watcher: Watcher) -> None:
+        """From here on, for good."""
+        self._watchers.append(watcher)
+        if self._closed:
+            watcher.closed()
 
     def subscribe(self, environment: str) -> Subscription:
         body = self.snapshot(environment).body
@@ -281,6 +315,12 @@ class FlagBoard:
         for subscribers in self._subscribers.values():
             for subscription in subscribers:
                 subscription.end()
+        for watcher in self._watchers:
+            watcher.closed()
+
+    def _tell(self, place: Place, before: FlagConfig | None) -> None:
+        for watcher in self._watchers:
+            watcher.changed(place.environment, place.key, before)
 
     def _send(self, environment: str, event: str, data: object) -> None:
         """Encoded once, shared by all. The put of an earlier subscriber holds its place in the queue."""

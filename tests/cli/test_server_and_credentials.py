@@ -18,7 +18,14 @@ TOKEN_VIEW = {
     "created_by": "admin",
     "expires_at": None,
 }
-KEY_VIEW = {"name": "shop", "environment": "production", "created_at": NOW, "created_by": "admin"}
+KEY_VIEW = {
+    "name": "shop",
+    "kind": "server",
+    "environment": "production",
+    "client_side_id": None,
+    "created_at": NOW,
+    "created_by": "admin",
+}
 SECRET = "rampart_only-once"
 
 
@@ -67,9 +74,21 @@ def test_sdk_keys_are_created_listed_and_revoked(rampart: Rampart, server: StubS
     server.answers("GET", "sdk-keys", [KEY_VIEW])
     server.answers("DELETE", "sdk-keys/shop", Reply(None, 204))
     assert rampart("sdk-key", "create", "shop", "--environment", "production").stdout == "sdk-once\n"
-    assert server.bodies("sdk-keys") == [{"name": "shop", "environment": "production"}]
+    assert server.bodies("sdk-keys") == [{"name": "shop", "environment": "production", "kind": "server"}]
     assert "production" in rampart("sdk-key", "list").stdout
     assert rampart("sdk-key", "revoke", "shop").returncode == 0
+
+
+def test_a_client_side_id_is_shown_again_because_it_is_no_secret(rampart: Rampart, server: StubServer) -> None:
+    view = {**KEY_VIEW, "name": "web", "kind": "client", "client_side_id": "0123456789abcdef01234567"}
+    server.answers("POST", "sdk-keys", Reply({**view, "secret": view["client_side_id"]}, 201))
+    server.answers("GET", "sdk-keys", [KEY_VIEW, view])
+    created = rampart("sdk-key", "create", "web", "--environment", "production", "--kind", "client")
+    assert created.stdout == "0123456789abcdef01234567\n"
+    assert "public" in created.stderr
+    shop, web = rampart("sdk-key", "list").stdout.splitlines()[1:]
+    assert ("server" in shop, "secret" in shop) == (True, True)
+    assert ("client" in web, "0123456789abcdef01234567" in web) == (True, True)
 
 
 def test_doctor_says_what_to_do_and_exits_with_one(rampart: Rampart, server: StubServer) -> None:
