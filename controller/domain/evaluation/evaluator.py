@@ -108,9 +108,10 @@ def evaluate(
 
 
 class Evaluator:
-    """The flags and segments of an environment as they are now; nothing in them may be changed from here on.
+    """The flags and segments of an environment as they are now. Each is read when it is first asked for.
 
-    Each is read when it is first asked for.
+    Nothing in a flag or a segment may be changed from here on; a flag may be put in another's place, if that is
+    told by `forget`.
     """
 
     def __init__(
@@ -146,6 +147,10 @@ class Evaluator:
         asked = context if isinstance(context, Context) else parse_context(context)
         answers = {key: self.evaluate(key, asked) for key in self._flags}
         return {key: one for key, one in answers.items() if one.reason.get("errorKind") != FLAG_NOT_FOUND}
+
+    def forget(self, key: str) -> None:
+        """The flag is another one now, or gone."""
+        self._readied.pop(key, None)
 
     def flag(self, key: str) -> ReadiedFlag | None:
         """None when there is no such flag. Raises MalformedFlag."""
