@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from controller.access import Actor
 from controller.domain.assess import assess_and_decide
 from controller.domain.audit import AuditEntry
-from controller.domain.binding import Guardrail
+from controller.domain.binding import Guardrail, bind_all
 from controller.domain.catalogue import PlanRevision
 from controller.domain.consequences import basis
 from controller.domain.decide import Decision, stage_holding, step_back
@@ -28,7 +28,7 @@ from controller.domain.quantities import exposure_text
 from controller.domain.rollout import Action, Observations, Run, Seen, next_phase
 from controller.domain.status import Explanation, PlanSummary, RunStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
-from controller.reconciler import Reconciler, bind_all
+from controller.reconciler import Reconciler
 
 
 class Commands:
@@ -54,7 +54,7 @@ class Commands:
         if latest is not None and latest[0].active:
             raise Conflict(f"{latest[0].id} is {latest[0].phase}; a flag has one active run")
         policies = await self._policy_revisions(definition)
-        bind_all(definition, [one.policy for one in policies.values()])
+        bind_all(definition, {name: one.policy for name, one in policies.items()})
         await self._startable(definition)
         now = self._clock.now()
         run = Run(
@@ -174,8 +174,8 @@ class Commands:
         shares = {0, *(stage.share for stage in newest.plan.spec.stages)}
         if run.exposure not in shares:
             raise Refused(f"{exposure_text(run.exposure)}, where {run.id} is now, is no stage of the new plan")
-        before = bind_all(definition, (await self._pinned(run)).values())
-        after = bind_all(newest.plan, [one.policy for one in policies.values()])
+        before = bind_all(definition, await self._pinned(run))
+        after = bind_all(newest.plan, {name: one.policy for name, one in policies.items()})
         if before != after or _gates(definition, run) != _gates(newest.plan, run):
             await self._second_person(run, newest, actor)
         decision = replace(
@@ -219,7 +219,7 @@ class Commands:
             observations = (await self._as_served_now([(this, observations)]))[0][1]
         # Rules that cannot be bound are why a run is quarantined: it must be shown all the same.
         pinned = await self._pinned(this)
-        guardrails = () if observations.quarantine else bind_all(definition.plan, pinned.values())
+        guardrails = () if observations.quarantine else bind_all(definition.plan, pinned)
         return run_status(this, definition.plan, guardrails, observations, self._killbook.kills_of(this.flag))
 
     async def summaries(self) -> list[PlanSummary]:
@@ -296,7 +296,7 @@ class Commands:
             raise NotFound(f"{plan} was never started")
         run, observations = found
         definition = (await self._plan(plan, run.plan_revision)).plan
-        return run, definition, bind_all(definition, (await self._pinned(run)).values()), observations
+        return run, definition, bind_all(definition, await self._pinned(run)), observations
 
     async def _operable(
         self, plan: str, actor: Actor, action: Action

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from controller.breaker import Ask
 from controller.domain.assess import Inputs, assess_and_decide, baseline_readings, poll_seconds
-from controller.domain.binding import Guardrail, bind
+from controller.domain.binding import Guardrail, bind_all
 from controller.domain.catalogue import Claim, Transition
 from controller.domain.consequences import (
     approval_request,
@@ -32,7 +32,6 @@ from controller.domain.decide import Decision, Evidence
 from controller.domain.explain import run_status
 from controller.domain.flag import FlagChange, FlagState, TurnOn, Unknown
 from controller.domain.plan import RolloutPlan
-from controller.domain.policy import GuardrailPolicy
 from controller.domain.quarantine import quarantined
 from controller.domain.rollout import RAISING, Observations, Run, Seen
 from controller.errors import (
@@ -74,11 +73,6 @@ class Memory(Struct, kw_only=True):
     ticked: float | None = None
     confirmed: bool = False
     applied: float | None = None
-
-
-def bind_all(plan: RolloutPlan, policies: Iterable[GuardrailPolicy]) -> tuple[Guardrail, ...]:
-    by_name = {policy.metadata.name: policy for policy in policies}
-    return tuple(bind(use, by_name[use.policy], plan) for use in plan.spec.guardrails)
 
 
 def _rises(run: Run) -> bool:
@@ -183,7 +177,8 @@ class Reconciler:
             return self._bindings[revisions]  # revisions never change
         if len(self._bindings) >= MOST_BINDINGS:
             self._bindings.clear()
-        return self._bindings.setdefault(revisions, bind_all(claim.plan, claim.policies))
+        policies = {policy.metadata.name: policy for policy in claim.policies}
+        return self._bindings.setdefault(revisions, bind_all(claim.plan, policies))
 
     # — quarantine —
 

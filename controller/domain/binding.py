@@ -104,6 +104,11 @@ def bind(use: GuardrailUse, policy: GuardrailPolicy, plan: RolloutPlan) -> Guard
     )
 
 
+def bind_all(plan: RolloutPlan, policies: Mapping[str, GuardrailPolicy]) -> tuple[Guardrail, ...]:
+    """One for every use, in the plan's order. `policies` are by name, all that the plan uses. Raises Invalid."""
+    return tuple(bind(use, policies[use.policy], plan) for use in plan.spec.guardrails)
+
+
 def param_problems(given: Mapping[str, str], params: Mapping[str, Param]) -> list[tuple[str, str]]:
     """(parameter, message) for every one that is missing, unknown or not usable as a value."""
     problems = []

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from controller.domain.assess import Inputs, assess_and_decide, baseline_readings
 from controller.domain.audit import AuditEntry
-from controller.domain.binding import Guardrail, bind
+from controller.domain.binding import Guardrail, bind_all
 from controller.domain.consequences import approval_request, state_after
 from controller.domain.decide import Decision
 from controller.domain.evidence import Verdict
@@ -83,14 +83,14 @@ class Documents(Struct, frozen=True):
         plan = self.plans.get(run.plan_revision)
         if plan is None:
             raise NotFound(f"plan {run.plan} revision {run.plan_revision} is not in the file")
-        guardrails = []
-        for use in plan.spec.guardrails:
-            revision = run.policy_revisions.get(use.policy, 0)
-            policy = self.policies.get((use.policy, revision))
-            if policy is None:
-                raise NotFound(f"policy {use.policy} revision {revision} is not in the file")
-            guardrails.append(bind(use, policy, plan))
-        return plan, tuple(guardrails)
+        return plan, bind_all(plan, {use.policy: self._policy(run, use.policy) for use in plan.spec.guardrails})
+
+    def _policy(self, run: Run, name: str) -> GuardrailPolicy:
+        revision = run.policy_revisions.get(name, 0)
+        policy = self.policies.get((name, revision))
+        if policy is None:
+            raise NotFound(f"policy {name} revision {revision} is not in the file")
+        return policy
 
 
 class Tally(Struct):

@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from controller.domain.assess import assess_and_decide, questions
+from controller.domain.binding import bind_all
 from controller.domain.consequences import share_of_run
 from controller.domain.evidence import Question, Reading
 from controller.domain.flag import FlagKill, FlagState, Observation
@@ -21,7 +22,6 @@ from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Run
 from controller.errors import StoreUnavailable
 from controller.lastknown import KnownFlag
-from controller.reconciler import bind_all
 from controller.scheduler import Pace, Scheduler
 from controller.settings import EngineSettings
 from controller.telemetry import Metrics, hide
