@@ -36,7 +36,7 @@ def _rising(scene: Scene) -> Recoveries:
 def flag_breaks(scene: Scene) -> Recoveries:
     """From its first error until it is off everywhere."""
     cluster = scene.cluster
-    with scene.climbing_flag(quick=True) as flag:
+    with scene.climbing_flag(below=100_000, quick=True) as flag:  # one at 100 % may be completed first
         if flag is None:
             return {}
         began = time.monotonic()
