@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -21,9 +21,12 @@ import uvloop
 from controller import __version__, access, api, channels, delivery, lastknown, providers, telemetry
 from controller.delivery.connections import Connection
 from controller.doctor import Doctor
+from controller.doctor.installation import Installation
+from controller.doctor.plans import Plans
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import SCOPES, Replica, Token
-from controller.domain.status import Check
+from controller.domain.flag import Observation
+from controller.domain.plan import FlagRef
 from controller.engine import Engine
 from controller.errors import RampartError, SettingsError, StoreUnavailable
 from controller.journal import FileDisk, Journal
@@ -101,6 +104,7 @@ class Rampart:
             for name, one in settings.providers.items()
         }
         self.sources = {name: sources.build(name, one, self.clock) for name, one in settings.sources.items()}
+        self.channels = {name: channels.build(name, one) for name, one in settings.channels.items()}
         self.peers = HttpPeers(settings.peers, own=self.replica.name, metrics=self.metrics)
         self.engine = self._engine()
         self.killer, self.killbook = self.engine.killer, self.engine.killbook
@@ -108,7 +112,10 @@ class Rampart:
         self.presence = self.engine.presence
         self.commands = self.engine.commands
         self.scheduler = self.engine.scheduler
-        self.registrar = Registrar(self.store, self.providers, settings, self.clock, applied=self._sync)
+        self.registrar = Registrar(
+            self.store, self.providers, settings, self.clock, self._observe, applied=self._sync
+        )
+        self.doctor = self._doctor()
         self._saved: LastKnown | None = None
         self._remembering = asyncio.Lock()
         self._remembered = 0
@@ -128,7 +135,7 @@ class Rampart:
             store=self.store,
             sources=self.sources,
             providers=self.providers,
-            channels={name: channels.build(name, one) for name, one in settings.channels.items()},
+            channels=self.channels,
             journal=self.journal,
             peers=self.peers,
             board=self.board,
@@ -140,6 +147,21 @@ class Rampart:
             pace=pace,
             remember=self._remember,
         )
+
+    def _doctor(self) -> Doctor:
+        installation = Installation(
+            store=self.store,
+            condition=self.store.condition,
+            schema_problem=lambda: self._schema_problem,
+            data=self.data,
+            sources=self.sources,
+            peers=self.peers,
+            presence=self.presence,
+            clock=self.clock,
+            settings=self.settings,
+        )
+        plans = Plans(store=self.store, sources=self.sources, providers=self.providers, settings=self.settings)
+        return Doctor(installation=installation, plans=plans, channels=self.channels, clock=self.clock)
 
     # — start and stop —
 
@@ -298,6 +320,9 @@ class Rampart:
             reason=reason,
         )
 
+    async def _observe(self, flags: Collection[FlagRef]) -> Mapping[FlagRef, Observation]:
+        return await self.engine.reconciler.lookout.observe(flags, insist=True)
+
     # — what memory holds of the database —
 
     async def tokens_changed(self) -> None:
@@ -353,17 +378,6 @@ class Rampart:
 
     def metrics_text(self) -> bytes:
         return self.metrics.render()
-
-    async def doctor(self) -> list[Check]:
-        return await Doctor(
-            database="embedded PostgreSQL" if self.embedded else "PostgreSQL",
-            store=self.store,
-            journal=self.data / JOURNAL,
-            sources=self.sources,
-            providers=self.providers,
-            peers=self.peers,
-            presence=self.presence,
-        ).examine()
 
 
 async def _collect() -> None:

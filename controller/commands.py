@@ -13,16 +13,17 @@ import msgspec
 from msgspec.structs import replace
 
 from controller.access import Actor
+from controller.domain import adoption
 from controller.domain.assess import assess_and_decide
 from controller.domain.audit import AuditEntry
 from controller.domain.binding import Guardrail, bind_all
-from controller.domain.catalogue import PlanRevision
+from controller.domain.catalogue import PlanRevision, PolicyRevision
 from controller.domain.consequences import basis
 from controller.domain.decide import Decision, stage_holding, step_back
 from controller.domain.explain import explanation, plan_summary, run_status, unreadable_summary
 from controller.domain.flag import Observation, Unknown
 from controller.domain.pins import pins
-from controller.domain.plan import Approval, RolloutPlan
+from controller.domain.plan import RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.quantities import exposure_text
 from controller.domain.rollout import Action, Observations, Run, Seen, next_phase
@@ -167,17 +168,13 @@ class Commands:
         revisions = {name: one.revision for name, one in policies.items()}
         if (newest.revision, revisions) == (run.plan_revision, run.policy_revisions):
             raise Conflict(f"{run.id} already follows the newest revisions")
-        if newest.plan.spec.flag != run.flag or newest.plan.spec.serve != definition.spec.serve:
-            raise Refused(
-                "a running run cannot move to another flag or other variations; abandon it and start anew"
-            )
-        shares = {0, *(stage.share for stage in newest.plan.spec.stages)}
-        if run.exposure not in shares:
-            raise Refused(f"{exposure_text(run.exposure)}, where {run.id} is now, is no stage of the new plan")
+        if against := adoption.obstacles(run, definition, newest.plan):
+            raise Refused(f"{run.id} cannot move to plan revision {newest.revision}", blocks=against)
         before = bind_all(definition, await self._pinned(run))
         after = bind_all(newest.plan, {name: one.policy for name, one in policies.items()})
-        if before != after or _gates(definition, run) != _gates(newest.plan, run):
-            await self._second_person(run, newest, actor)
+        if because := adoption.second_person_because(run, (definition, before), (newest.plan, after)):
+            authors = adoption.authors_of_change(run, newest, policies)
+            _require_second_person(actor, run, authors, because)
         decision = replace(
             _unmoved(run, "adopt", _by(actor, f"adopted plan revision {newest.revision}", note)),
             stage=stage_holding(newest.plan, run.exposure),
@@ -192,19 +189,6 @@ class Commands:
         pinned = {"pinned": msgspec.to_builtins(pins(newest, policies))}
         await self._carry_out(run, definition, decision, observations, actor, extra=extra, details=pinned)
         return await self.status(plan)
-
-    async def _second_person(self, run: Run, newest: PlanRevision, actor: Actor) -> None:
-        """Raises Refused unless the actor may approve and wrote none of what changes."""
-        authors = {newest.author} if newest.revision != run.plan_revision else set()
-        for name, one in (await self._policy_revisions(newest.plan)).items():
-            if run.policy_revisions.get(name) != one.revision:
-                authors.add(one.author)
-        if not actor.may("approve", run.flag.environment) or actor.name in authors:
-            raise Refused(
-                "the guardrails or approvals change: adopting them needs the scope approve and a person who is "
-                "not the author",
-                blocks=[f"written by {', '.join(sorted(authors))}"],
-            )
 
     # — questions —
 
@@ -260,12 +244,12 @@ class Commands:
             raise NotFound(f'no plan is called "{name}"; rampart list shows them all')
         return found
 
-    async def _policy_revisions(self, plan: RolloutPlan) -> dict[str, Any]:
+    async def _policy_revisions(self, plan: RolloutPlan) -> dict[str, PolicyRevision]:
         found = {use.policy: await self._store.policy(use.policy) for use in plan.spec.guardrails}
         missing = [name for name, one in found.items() if one is None]
         if missing:
             raise Refused(f"no policy is called {', '.join(missing)}; apply it first")
-        return found
+        return {name: one for name, one in found.items() if one is not None}
 
     async def _pinned(self, run: Run) -> dict[str, GuardrailPolicy]:
         found = {name: await self._store.policy(name, number) for name, number in run.policy_revisions.items()}
@@ -341,11 +325,13 @@ class Commands:
         )
 
 
-def _gates(plan: RolloutPlan, run: Run) -> dict[int, Approval]:
-    """The approvals that still lie ahead of the run, by exposure."""
-    return {
-        stage.share: stage.approval for stage in plan.spec.stages if stage.approval and stage.share > run.exposure
-    }
+def _require_second_person(actor: Actor, run: Run, authors: set[str], because: Sequence[str]) -> None:
+    if not actor.may("approve", run.flag.environment) or actor.name in authors:
+        raise Refused(
+            "the guardrails or approvals change: adopting them needs the scope approve and a person who is "
+            "not the author",
+            blocks=[*because, f"written by {', '.join(sorted(authors))}"],
+        )
 
 
 def _by(actor: Actor, text: str, note: str) -> str:

@@ -6,6 +6,7 @@ It starts nothing. Runs that are under way stay with the revisions they were sta
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
@@ -15,19 +16,19 @@ from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.domain.audit import AuditEntry
-from controller.domain.catalogue import Applied, FlagConfig, Unreadable
+from controller.domain.catalogue import Applied, FlagConfig, PlanRevision, PolicyRevision, Unreadable
 from controller.domain.flag import Flag, FlagSpec
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.rollout import Run
 from controller.domain.sdkflag import new_flag, opens, redefined
-from controller.domain.status import ApplyResult, Change
+from controller.domain.status import ApplyResult, Change, FlagOutlook, StoredDocument
 from controller.errors import Invalid, RampartError, Refused
 from controller.manifests.diff import diff
 from controller.manifests.lint import Surroundings, lint
 from controller.manifests.loader import Document, load
 from controller.manifests.problem import Problem, has_errors
 from controller.ports import Clock, FlagProvider, Store
+from controller.preview import Newest, Observe, Preview, Situation, behind
 from controller.settings import Settings
 
 log = structlog.get_logger()
@@ -67,11 +68,10 @@ class Edit(Struct, frozen=True, kw_only=True):
 class Stored(Struct, frozen=True, kw_only=True):
     """Everything that matters to an apply, as it was when the apply began."""
 
-    plans: Mapping[str, tuple[RolloutPlan, int]]
-    policies: Mapping[str, tuple[GuardrailPolicy, int]]
+    plans: Mapping[str, PlanRevision]
+    policies: Mapping[str, PolicyRevision]
     flags: Mapping[tuple[str, str], FlagConfig]
-    runs: Sequence[Run]
-    killed: frozenset[FlagRef]
+    situation: Situation
     unreadable: Sequence[Unreadable] = ()
 
 
@@ -84,19 +84,24 @@ class Registrar:
         providers: Mapping[str, FlagProvider],
         settings: Settings,
         clock: Clock,
+        observe: Observe,
         applied: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._providers = providers
         self._settings = settings
         self._clock = clock
+        self._preview = Preview(store, observe)
         self._applied = applied
 
-    async def apply(self, files: Files, actor: Actor, *, dry_run: bool, note: str = "") -> ApplyResult:
+    async def apply(
+        self, files: Files, actor: Actor, *, dry_run: bool, note: str = "", look: bool = False
+    ) -> ApplyResult:
         """Policies, then flags, then plans, in whatever order and files they came.
 
-        All of it or nothing. Raises InvalidManifests, Invalid, Refused, Forbidden or Conflict, and nothing was
-        stored; after StoreUnavailable everything may have been, and applying again does no harm.
+        All of it or nothing. `look`: also tell what it means to runs, and what providers show. Raises
+        InvalidManifests, Invalid, Refused, Forbidden or Conflict, and nothing was stored; after StoreUnavailable
+        everything may have been, and applying again does no harm.
         """
         stored = await self._stored()
         documents, warnings = await asyncio.to_thread(self._read, files, stored)
@@ -104,22 +109,36 @@ class Registrar:
         changed = [edit for edit in edits if edit.changes]
         _authorise(actor, changed, stored)
         self._object(changed, stored)
+        newest = _newest(stored, changed, actor, self._clock.now())
+        names = {edit.document.metadata.name for edit in edits if not isinstance(edit.document, Flag)}
+        left = behind(newest, stored.situation, names)
+        runs = await self._preview.of_runs(left, newest) if look else []
+        flags = await self._flags(edits, stored) if look else []
         revisions = {edit.label: edit.revision for edit in edits if edit.revision}
         if not dry_run:
-            in_order = sorted(changed, key=lambda edit: SAVE_ORDER.index(type(edit.document)))
-            entries = [
-                (self._applied_as(edit.document, stored), self._entry(edit, actor, note)) for edit in in_order
-            ]
-            saved = await self._store.save_together(entries)
-            revisions |= {edit.label: revision for edit, revision in zip(in_order, saved, strict=True)}
-            await self._take_up(changed)
+            revisions |= await self._save(changed, stored, actor, note)
         return ApplyResult(
             applied=not dry_run,
             changes=[change for edit in edits for change in edit.changes],
             revisions=revisions,
-            pinned_runs=_pinned(changed, stored),
+            pinned_runs=[run.id for run, _ in left],
             warnings=warnings,
+            stored=[one for edit in edits if (one := _as_stored(edit, stored)) is not None],
+            runs=runs,
+            flags=flags,
         )
+
+    async def _flags(self, edits: Sequence[Edit], stored: Stored) -> list[FlagOutlook]:
+        new = {(flag.spec.environment, flag.spec.key) for flag in _of(Flag, edits)} - stored.flags.keys()
+        return await self._preview.of_flags(_of(RolloutPlan, edits), stored.situation, coming=new)
+
+    async def _save(self, changed: Sequence[Edit], stored: Stored, actor: Actor, note: str) -> dict[str, int]:
+        """Revision by label."""
+        in_order = sorted(changed, key=lambda edit: SAVE_ORDER.index(type(edit.document)))
+        entries = [(self._applied_as(edit.document, stored), self._entry(edit, actor, note)) for edit in in_order]
+        saved = await self._store.save_together(entries)
+        await self._take_up(changed)
+        return {edit.label: revision for edit, revision in zip(in_order, saved, strict=True)}
 
     async def _take_up(self, changed: Sequence[Edit]) -> None:
         if self._applied is None or not changed:
@@ -133,14 +152,15 @@ class Registrar:
     async def _stored(self) -> Stored:
         plans, policies = await self._store.plans(), await self._store.policies()
         flags = await self._store.flag_configs()
-        runs = [run for run, _ in await self._store.latest_runs() if run.active]
-        killed = frozenset(one.kill.flag for one in await self._store.active_kills())
+        runs = [(run, seen) for run, seen in await self._store.latest_runs() if run.active]
+        kills: dict[FlagRef, list[str]] = {}
+        for one in await self._store.active_kills():
+            kills.setdefault(one.kill.flag, []).append(one.kill.id)
         return Stored(
-            plans={one.plan.metadata.name: (one.plan, one.revision) for one in plans},
-            policies={one.policy.metadata.name: (one.policy, one.revision) for one in policies},
+            plans={one.plan.metadata.name: one for one in plans},
+            policies={one.policy.metadata.name: one for one in policies},
             flags={(flag.environment, flag.key): flag for flag in flags},
-            runs=runs,
-            killed=killed,
+            situation=Situation(runs=runs, kills=kills),
             unreadable=await self._store.unreadable(),
         )
 
@@ -157,7 +177,7 @@ class Registrar:
             providers=_kinds(self._settings.providers),
             channels=frozenset(self._settings.channels),
             groups=self._settings.groups,
-            policies={name: policy for name, (policy, _) in stored.policies.items()},
+            policies={name: one.policy for name, one in stored.policies.items()},
         )
 
     def _object(self, changed: Sequence[Edit], stored: Stored) -> None:
@@ -237,9 +257,11 @@ def _edit(document: Document, stored: Stored) -> Edit:
 def _before(document: Document, stored: Stored) -> tuple[Document | None, int]:
     match document:
         case RolloutPlan():
-            return stored.plans.get(document.metadata.name, (None, 0))
+            plan = stored.plans.get(document.metadata.name)
+            return (plan.plan, plan.revision) if plan else (None, 0)
         case GuardrailPolicy():
-            return stored.policies.get(document.metadata.name, (None, 0))
+            policy = stored.policies.get(document.metadata.name)
+            return (policy.policy, policy.revision) if policy else (None, 0)
         case Flag(spec=spec):
             config = stored.flags.get((spec.environment, spec.key))
             return (_as_manifest(config, document), config.version) if config else (None, 0)
@@ -273,9 +295,9 @@ def _touched(edit: Edit, stored: Stored) -> set[str]:
     if isinstance(edit.document, GuardrailPolicy):
         name = edit.document.metadata.name
         return {
-            plan.spec.flag.environment
-            for plan, _ in stored.plans.values()
-            if any(use.policy == name for use in plan.spec.guardrails)
+            one.plan.spec.flag.environment
+            for one in stored.plans.values()
+            if any(use.policy == name for use in one.plan.spec.guardrails)
         }
     return {_environment(one) for one in (edit.before, edit.document) if one is not None}
 
@@ -310,16 +332,36 @@ def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
             f"{spec.key}: variations cannot be removed, renamed or reordered ({', '.join(names)}): contexts are "
             "already assigned to them; add new ones at the end, or make a new flag"
         )
-    for run in stored.runs:
+    for run, _ in stored.situation.runs:
         if (run.flag.environment, run.flag.key) == (spec.environment, spec.key):
             objections.append(f"{spec.key}: {run.id} is using its variations; end that run first")
-    if any((ref.environment, ref.key) == (spec.environment, spec.key) for ref in stored.killed):
+    if any((ref.environment, ref.key) == (spec.environment, spec.key) for ref in stored.situation.kills):
         objections.append(f"{spec.key}: a kill holds the flag down; reset it first")
     return objections
 
 
-def _pinned(changed: Sequence[Edit], stored: Stored) -> list[str]:
-    """Active runs whose plan or policies have moved on without them."""
-    plans = {plan.metadata.name for plan in _of(RolloutPlan, changed)}
-    policies = {policy.metadata.name for policy in _of(GuardrailPolicy, changed)}
-    return [run.id for run in stored.runs if run.plan in plans or policies & run.policy_revisions.keys()]
+def _newest(stored: Stored, changed: Sequence[Edit], actor: Actor, now: datetime) -> Newest:
+    """Everything as it stands once the changes are stored."""
+    plans, policies = dict(stored.plans), dict(stored.policies)
+    for edit in changed:
+        name, made = edit.document.metadata.name, {"revision": edit.revision + 1, "author": actor.name}
+        if isinstance(edit.document, RolloutPlan):
+            plans[name] = PlanRevision(plan=edit.document, applied_at=now, **made)
+        elif isinstance(edit.document, GuardrailPolicy):
+            policies[name] = PolicyRevision(policy=edit.document, applied_at=now, **made)
+    return Newest(plans=plans, policies=policies)
+
+
+def _as_stored(edit: Edit, stored: Stored) -> StoredDocument | None:
+    """None for what is new, and for flags: who wrote them is in the audit log alone."""
+    name, kind = edit.document.metadata.name, type(edit.document).__name__
+    by_kind: Mapping[str, Mapping[str, PlanRevision | PolicyRevision]] = {
+        "RolloutPlan": stored.plans,
+        "GuardrailPolicy": stored.policies,
+    }
+    found = by_kind.get(kind, {}).get(name)
+    if found is None:
+        return None
+    return StoredDocument(
+        kind=kind, name=name, revision=found.revision, author=found.author, applied_at=found.applied_at
+    )

@@ -16,7 +16,7 @@ from controller.api.engine import Caller, Commands, Served
 from controller.domain.catalogue import PlanRevision, PolicyRevision, Scope
 from controller.domain.quantities import NAME_PATTERN
 from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunStatus
-from controller.errors import NotFound, RampartError
+from controller.errors import NotFound, RampartError, Refused
 
 PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
 RunNumber = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1, description="number of the run")]
@@ -74,15 +74,28 @@ async def explain(engine: Served, plan: PathName) -> Explanation:
 )
 async def apply_manifests(engine: Served, actor: Caller, data: JSONBody[ManifestsBody]) -> ApplyResult:
     files = [(file.name, file.text.encode()) for file in data.files]
-    preview = await engine.registrar.apply(files, actor, dry_run=True)
-    if data.dry_run:
-        return preview
-    if data.adopt:
-        for run in preview.pinned_runs:
-            status = await engine.commands.status(_plan_of(run))
-            actor.require("operate", status.flag.environment)
-    result = await engine.registrar.apply(files, actor, dry_run=False, note=data.note)
+    if data.adopt or data.dry_run:
+        preview = await engine.registrar.apply(files, actor, dry_run=True, look=True)
+        if data.adopt:
+            _require_adoptable(preview, actor)
+        if data.dry_run:
+            return preview
+    result = await engine.registrar.apply(files, actor, dry_run=False, note=data.note, look=True)
     return await _adopted(engine.commands, actor, data.note, result) if data.adopt else result
+
+
+def _require_adoptable(preview: ApplyResult, actor: Actor) -> None:
+    """Before anything is stored: what would be applied and then not adopted helps nobody."""
+    blocks = []
+    for run in preview.runs:
+        actor.require("operate", run.environment)
+        blocks += [f"{run.run}: {why}" for why in run.obstacles]
+        alone = actor.name in run.authors or not actor.may("approve", run.environment)
+        if run.second_person and alone:
+            blocks += [f"{run.run}: {why}" for why in run.second_person]
+            blocks.append(f"{run.run}: written by {', '.join(run.authors)}")
+    if blocks:
+        raise Refused("not every run can be moved to this by you; nothing was applied", blocks=blocks)
 
 
 def _plan_of(run_id: str) -> str:
@@ -96,7 +109,7 @@ async def _adopted(commands: Commands, actor: Actor, note: str, result: ApplyRes
         except RampartError as error:
             error.args = (f"applied, but {run} was not moved to it: {error}",)
             raise
-    return replace(result, pinned_runs=[])
+    return replace(result, pinned_runs=[], adopted_runs=result.pinned_runs)
 
 
 Command = Callable[[Commands, str, Actor, str], Awaitable[RunStatus]]

@@ -165,14 +165,74 @@ class Change(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class StoredDocument(Struct, frozen=True, kw_only=True):
+    """A plan or policy as the server had it before this apply."""
+
+    kind: str
+    name: str
+    revision: int
+    author: str
+    applied_at: datetime
+
+
+class RunOutlook(Struct, frozen=True, kw_only=True):
+    """What was applied, or would be, to an active run that follows something else.
+
+    `changes` are from what it follows to what was applied; the rest is about `apply --adopt`. `obstacles`: it is
+    refused to everybody. `second_person`: it takes the scope approve and somebody who is none of `authors`.
+    `consequences` are what else it does to the run.
+    """
+
+    run: str
+    plan: str
+    environment: str
+    phase: Phase
+    stage: str
+    exposure: int
+    plan_revision: int
+    policy_revisions: dict[str, int]
+    changes: list[Change]
+    obstacles: list[str] = []
+    second_person: list[str] = []
+    authors: list[str] = []
+    consequences: list[str] = []
+
+
+class FlagOutlook(Struct, frozen=True, kw_only=True):
+    """What the provider shows now of the flag of a plan that was given; all of it None when `unread` says why.
+
+    `committed` is the exposure that the flag's active `run` wants. `findings` are what stands against a start, or
+    differs from what was committed.
+    """
+
+    plan: str
+    flag: FlagRef
+    unread: str = ""
+    enabled: bool | None = None
+    exposure: int | None = None
+    audience: list[str] = []
+    foreign: list[str] = []
+    run: str | None = None
+    committed: int | None = None
+    findings: list[str] = []
+
+
 class ApplyResult(Struct, frozen=True, kw_only=True):
-    """`applied` is False for a dry run and when there were problems. `runs` names running runs left untouched."""
+    """`applied` is False for a dry run. `stored` is what the server had before, `revisions` what it has now.
+
+    `pinned_runs` are active runs that follow other revisions than these, `adopted_runs` those that were moved.
+    `runs` say what it means to the first of either, `flags` what their providers show.
+    """
 
     applied: bool
     changes: list[Change]
     revisions: dict[str, int]
     pinned_runs: list[str] = []
+    adopted_runs: list[str] = []
     warnings: list[str] = []
+    stored: list[StoredDocument] = []
+    runs: list[RunOutlook] = []
+    flags: list[FlagOutlook] = []
 
 
 class Check(Struct, frozen=True, kw_only=True):

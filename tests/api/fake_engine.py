@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from controller.access import Actor, TokenBook, digest
 from controller.api import create_app
 from controller.domain.catalogue import SCOPES, KillRecord, PeerAnswer, Replica, Scope, Token
+from controller.domain.flag import Observation, Unknown
 from controller.domain.plan import FlagRef
 from controller.domain.status import (
     Check,
@@ -25,6 +26,7 @@ from controller.domain.status import (
 )
 from controller.errors import Conflict, NotFound, StoreUnavailable
 from controller.ports import FlagProvider, Store
+from controller.preview import Observe
 from controller.registrar import Registrar
 from controller.settings import Settings
 from controller.store.memory import MemoryStore
@@ -254,6 +256,19 @@ class FakePresence:
         self.obstacles = list(roll.obstacles)
 
 
+def observing(providers: Mapping[str, FlagProvider]) -> Observe:
+    """Asks each provider, and knows nothing of flags whose provider is not there."""
+
+    async def observe(flags: Collection[FlagRef]) -> Mapping[FlagRef, Observation]:
+        answers: dict[FlagRef, Observation] = {}
+        for flag in flags:
+            provider = providers.get(flag.provider)
+            answers |= await provider.observe([flag]) if provider else {flag: Unknown("no such provider")}
+        return answers
+
+    return observe
+
+
 class FakeEngine:
     """Real registrar, tokens and store; commands and kills are fakes. `store` may be replaced meanwhile."""
 
@@ -272,7 +287,9 @@ class FakeEngine:
         self.killer = self.kill_ledger = self.killbook = self.kills = FakeKills(self.clock)
         self.peers = FakePeers()
         self.presence = FakePresence(self)
-        self.registrar = Registrar(self.store, providers or {}, self.settings, self.clock)
+        self.registrar = Registrar(
+            self.store, providers or {}, self.settings, self.clock, observing(providers or {})
+        )
         self.minted: dict[str, Token] = {}
         self.not_ready: list[str] = []
         self.sdk_keys_reloaded = 0

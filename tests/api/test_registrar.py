@@ -15,7 +15,7 @@ from controller.domain.rollout import Run
 from controller.errors import Forbidden, Refused, StoreUnavailable
 from controller.registrar import InvalidManifests, Registrar
 from controller.store.memory import MemoryStore
-from tests.api.fake_engine import FakeClock
+from tests.api.fake_engine import FakeClock, observing
 from tests.api.manifests import FLAG, PLAN, POLICY, SETTINGS, files
 from tests.support.engine import ModelProvider
 
@@ -43,7 +43,10 @@ class World:
         self.provider = PickyProvider()
         self.taken_up = 0
         self.take_up_fails = False
-        self.registrar = Registrar(self.store, {"main": self.provider}, SETTINGS, self.clock, self._take_up)
+        providers = {"main": self.provider}
+        self.registrar = Registrar(
+            self.store, providers, SETTINGS, self.clock, observing(providers), self._take_up
+        )
 
     async def _take_up(self) -> None:
         self.taken_up += 1

@@ -1,0 +1,93 @@
+"""Which changes of a rule are called looser or stricter, and that every change of a guardrail is told."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.adoption import GUARDRAIL_WORDS, second_person_because, tendency
+from controller.domain.binding import BoundRule, Guardrail
+from tests.support.rollouts import POLICY, make_guardrails, make_plan, make_run, merged
+
+RULE = {"id": "r", "if": "error_rate > 1%", "for": "5m", "then": "step_back"}
+PLAN = make_plan()
+RUN = make_run(PLAN, stage=0)
+
+
+def bound(**changes: Any) -> BoundRule:
+    (rule,) = make_guardrails(PLAN, rules=[merged(RULE, changes)])[0].rules
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"if": "error_rate > 2%"}, "looser"),
+        ({"if": "error_rate > 0.5%"}, "stricter"),
+        ({"if": "error_rate < 0.5%"}, ""),
+        ({"if": "error_rate >= 2%"}, ""),
+        ({"if": "latency_p95 > 2s"}, ""),
+        ({"if": "error_rate > 1% and latency_p95 > 1s"}, ""),
+        ({"for": "10m"}, "looser"),
+        ({"for": "300s"}, ""),
+        ({"then": "pause"}, "looser"),
+        ({"then": "kill"}, "stricter"),
+        ({"mode": "observe"}, "looser"),
+        ({"evenIfControlFails": True}, "stricter"),
+        ({"floor": "20ms"}, ""),
+        ({"if": "error_rate > 2%", "for": "10m"}, "looser"),
+        ({"if": "error_rate > 2%", "for": "1m"}, ""),
+    ],
+)
+def test_a_rule_is_called_looser_only_when_no_part_of_it_became_stricter(
+    change: dict[str, Any], word: str
+) -> None:
+    opposite = {"looser": "stricter", "stricter": "looser", "": ""}
+    assert tendency(bound(), bound(**change)) == word
+    assert tendency(bound(**change), bound()) == opposite[word]
+
+
+def test_a_limit_below_works_the_other_way_round() -> None:
+    one, other = (bound(**{"if": f"error_rate > 1% and baseline(error_rate) < {limit}%"}) for limit in (1, 2))
+    assert tendency(one, other) == "stricter"
+
+
+def test_a_higher_floor_is_looser() -> None:
+    one, other = (bound(**{"if": "latency_p95 > 2x baseline", "floor": floor}) for floor in ("20ms", "0.1s"))
+    assert tendency(one, other) == "looser"
+
+
+def test_every_part_of_a_guardrail_has_a_word() -> None:
+    assert set(GUARDRAIL_WORDS) | {"policy", "rules"} == set(Guardrail.__struct_fields__)
+
+
+@given(
+    st.lists(st.sampled_from(POLICY["spec"]["rules"]), min_size=1, unique_by=lambda rule: rule["id"]),
+    st.lists(st.sampled_from(POLICY["spec"]["rules"]), min_size=1, unique_by=lambda rule: rule["id"]),
+    st.sampled_from(["5m", "10m"]),
+)
+def test_whatever_differs_is_told_and_nothing_is_when_nothing_does(
+    one: list[dict[str, Any]], other: list[dict[str, Any]], window: str
+) -> None:
+    before, after = make_guardrails(PLAN, rules=one), make_guardrails(PLAN, rules=other, window=window)
+    because = second_person_because(RUN, (PLAN, before), (PLAN, after))
+    assert bool(because) == (before != after)
+
+
+def test_an_approval_behind_the_run_takes_no_second_person() -> None:
+    stages = [{**stage, "approval": {"from": ["managers"]}} for stage in _stages()]
+    before, after = make_plan(stages=stages), make_plan(stages=[stages[0], *_stages()[1:]])
+    guardrails = make_guardrails(PLAN)
+    reached = make_run(before, stage=3)
+    assert second_person_because(reached, (before, guardrails), (after, guardrails)) == []
+    first = make_run(before, stage=0)
+    assert second_person_because(first, (before, guardrails), (after, guardrails)) == [
+        "removes the approval before 10 %",
+        "removes the approval before 50 %",
+        "removes the approval before 100 %",
+    ]
+
+
+def _stages() -> list[dict[str, Any]]:
+    return [{"name": one.name, "exposure": one.exposure, "bake": one.bake} for one in PLAN.spec.stages]
