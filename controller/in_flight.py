@@ -1,4 +1,4 @@
-"""Our writes to providers that are on their way. Only a read after they have ended proves anything."""
+"""Our writes to providers that are on their way: until they have ended, nothing that is read is proof."""
 
 import asyncio
 import math

@@ -1,6 +1,6 @@
 """Kills and the database: exactly one row for every kill, both ways, and the reset that alone ends one.
 
-Nothing here is waited for by a kill. What could not be recorded is tried again at every merge.
+A kill waits for it for a moment, if at all. What could not be recorded is tried again at every merge.
 """
 
 import asyncio
