@@ -1,12 +1,12 @@
 """What people write: compare it with the server, hand it over."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 import click
 import msgspec
 
+from controller.cli.comparison import applied_lines, comparison, written
 from controller.cli.connection import Connection, Finding, ServerRefusal, Unreachable
 from controller.cli.exits import Exit, Failure
 from controller.cli.files import MAX_BYTES, collect, paths_argument
@@ -14,7 +14,7 @@ from controller.cli.options import ListByDefault, note_option, output_option, se
 from controller.cli.terminal import counted, document, present, say, table
 from controller.domain.catalogue import FlagConfig
 from controller.domain.plan import API_VERSION
-from controller.domain.status import ApplyResult, Change
+from controller.domain.status import ApplyResult
 
 
 @click.command()
@@ -22,7 +22,10 @@ from controller.domain.status import ApplyResult, Change
 @server_option
 @output_option
 def diff(paths: tuple[str, ...], server: Connection, output: str) -> int:
-    """Show what apply would change. Exits with 1 when there is a difference.
+    """Show what apply would change: on the server, for runs under way, and beside what the provider shows.
+
+    Nothing is changed. A run keeps to the revisions it began with, so that for each one under way it is told what
+    apply --adopt would do to it. Exits with 1 when the files differ from the server's latest revisions.
 
     \b
     Example:
@@ -36,7 +39,7 @@ def diff(paths: tuple[str, ...], server: Connection, output: str) -> int:
 
 @click.command()
 @paths_argument
-@click.option("--adopt", is_flag=True, help="Also move running runs to what is applied; their bake starts anew.")
+@click.option("--adopt", is_flag=True, help="Also move runs under way to what is applied.")
 @click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
 @note_option
 @server_option
@@ -44,8 +47,9 @@ def diff(paths: tuple[str, ...], server: Connection, output: str) -> int:
 def apply(paths: tuple[str, ...], adopt: bool, dry_run: bool, note: str, server: Connection, output: str) -> int:
     """Hand manifests over to the server, all or none. Starts nothing.
 
-    A running run stays on the revisions it began with, unless --adopt is given. Exits with 1 when the manifests
-    have problems, 4 when a provider cannot represent them.
+    A run under way stays on the revisions it began with. With --adopt it is moved: its bake starts anew, and what
+    changes rules or approvals takes a second person. When a run cannot be moved nothing is applied. Exits with 1
+    when the manifests have problems, 4 when a provider cannot represent them or a run cannot be moved.
 
     \b
     Example:
@@ -54,24 +58,13 @@ def apply(paths: tuple[str, ...], adopt: bool, dry_run: bool, note: str, server:
     files = collect(paths)
     result = _handed_over(server, files, output, dry_run=dry_run, adopt=adopt, note=note)
     if output == "text":
-        _tell_applied(result, dry_run)
+        _tell(applied_lines(result, dry_run=dry_run))
     return Exit.OK
 
 
-def _tell_applied(result: ApplyResult, dry_run: bool) -> None:
-    if not result.changes:
-        say("nothing changed")
-    elif dry_run:
-        say("dry run: nothing was applied")
-    else:
-        say("applied: " + ", ".join(_revision(label, number) for label, number in result.revisions.items()))
-    if result.pinned_runs:
-        say(f"still on earlier revisions: {', '.join(result.pinned_runs)}; move with --adopt")
-
-
-def _revision(label: str, number: int) -> str:
-    # A flag's version is a clock reading that tells a person nothing.
-    return label if label.startswith("Flag/") else f"{label} revision {number}"
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)
 
 
 def _handed_over(
@@ -86,7 +79,7 @@ def _handed_over(
         if failure.sent:
             failure.hint = "whether it was applied is unknown; compare: rampart diff FILE..."
         raise
-    result = present(answer, output, ApplyResult, _change_lines_of)
+    result = present(answer, output, ApplyResult, comparison)
     for warning in result.warnings:
         say(f"warning: {warning}")
     return result
@@ -119,31 +112,6 @@ def _line(finding: Finding, texts: dict[str, str]) -> str:
     return lines[finding.line - 1] if 0 < finding.line <= len(lines) else ""
 
 
-def _change_lines_of(result: ApplyResult) -> Iterable[str]:
-    return change_lines(result.changes)
-
-
-def change_lines(changes: Sequence[Change]) -> Iterable[str]:
-    for (kind, name), group in groupby(changes, key=lambda change: (change.kind, change.name)):
-        yield click.style(f"{kind} {name}", bold=True)
-        yield from (_change_line(change) for change in group)
-
-
-def _change_line(change: Change) -> str:
-    note = f"   ! {change.note}" if change.note else ""
-    path = change.path or "(the whole document)"
-    if change.before is None:
-        after = f"   {_value(change.after)}" if change.path else ""
-        return click.style(f"  + {path}{after}{note}", fg="green")
-    if change.after is None:
-        return click.style(f"  - {path}   {_value(change.before)}{note}", fg="red")
-    return click.style(f"  ~ {path}   {_value(change.before)} → {_value(change.after)}{note}", fg="yellow")
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
 # — flags —
 
 
@@ -173,7 +141,7 @@ def flag_list(server: Connection, output: str) -> int:
 
 def _flag_table(flags: Sequence[FlagConfig]) -> list[str]:
     rows = [
-        [one.environment, one.key, ", ".join(f"{name}={_value(value)}" for name, value in one.variations.items())]
+        [one.environment, one.key, ", ".join(f"{name}={written(value)}" for name, value in one.variations.items())]
         for one in flags
     ]
     return table(("ENVIRONMENT", "FLAG", "VARIATIONS"), rows)
@@ -216,7 +184,7 @@ def flag_create(
     files = [(f"{key}.flag.yaml", document(manifest))]
     result = _handed_over(server, files, output, dry_run=False, note=note)
     if output == "text":
-        _tell_applied(result, dry_run=False)
+        _tell(applied_lines(result, dry_run=False))
     return Exit.OK
 
 

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from controller.domain.status import ApplyResult, Change
+from controller.domain.plan import FlagRef
+from controller.domain.status import ApplyResult, Change, FlagOutlook, RunOutlook, StoredDocument
 from tests.cli.conftest import Rampart
 from tests.cli.stub_server import StubServer, problem
 from tests.cli.terminal import Terminal
@@ -37,6 +40,36 @@ CHANGED = ApplyResult(
     pinned_runs=["checkout-v2#3"],
     warnings=["no kill rule"],
 )
+STORED = StoredDocument(
+    kind="RolloutPlan",
+    name="checkout-v2",
+    revision=4,
+    author="dana",
+    applied_at=datetime(2026, 11, 20, 15, 2, tzinfo=timezone(timedelta(hours=1))),
+)
+RUN = RunOutlook(
+    run="checkout-v2#3",
+    plan="checkout-v2",
+    environment="production",
+    phase="progressing",
+    stage="early",
+    exposure=10_000,
+    plan_revision=4,
+    policy_revisions={"web-service": 7},
+    changes=CHANGES[:1],
+    consequences=["the bake of early starts anew: 41m of 2h are lost"],
+)
+FLAG = FlagOutlook(
+    plan="checkout-v2",
+    flag=FlagRef(provider="main", environment="production", key="checkout-v2"),
+    enabled=True,
+    exposure=5_000,
+    audience=["staff"],
+    foreign=["rule eu-only"],
+    run="checkout-v2#3",
+    committed=10_000,
+    findings=["it is not as checkout-v2#3 left it"],
+)
 SAME = ApplyResult(applied=True, changes=[], revisions={})
 
 
@@ -60,6 +93,75 @@ def test_diff_shows_each_change_and_exits_with_one(rampart: Rampart, server: Stu
     ]
     [sent] = server.bodies("manifests")
     assert sent == {"files": [{"name": str(flag_file), "text": flag_file.read_text()}], "dry_run": True}
+
+
+def diffed(rampart: Rampart, server: StubServer, flag_file: Path, **fields: Any) -> list[str]:
+    server.answers("POST", "manifests", replace(CHANGED, changes=CHANGES[:1], **fields))
+    return rampart("diff", str(flag_file)).stdout.splitlines()
+
+
+def test_diff_shows_what_the_server_has_and_what_the_change_means_to_a_run(
+    rampart: Rampart, server: StubServer, flag_file: Path
+) -> None:
+    assert diffed(rampart, server, flag_file, stored=[STORED], runs=[RUN]) == [
+        "RolloutPlan checkout-v2   the server has revision 4, by dana, 2026-11-20 14:02 UTC",
+        "  ~ spec.stages[1].bake   2h → 1h",
+        "",
+        "checkout-v2#3 is progressing at 10 % (early) and follows plan revision 4, web-service revision 7",
+        "  It stays so; only a new run takes this up.",
+        "  apply --adopt moves it to this:",
+        "    - the bake of early starts anew: 41m of 2h are lost",
+    ]
+
+
+def test_diff_shows_what_a_run_has_missed_since_its_own_revisions(
+    rampart: Rampart, server: StubServer, flag_file: Path
+) -> None:
+    lines = diffed(rampart, server, flag_file, runs=[replace(RUN, changes=CHANGES)])
+    assert lines[4] == "  It stays so. A new run would take up, beside what it follows:"
+    assert lines[6] == "    ~ spec.stages[1].bake   2h → 1h"
+    assert "    - spec.guardrails[1]" in lines[7]
+
+
+def test_diff_says_who_must_adopt_and_when_nobody_can(
+    rampart: Rampart, server: StubServer, flag_file: Path
+) -> None:
+    two = replace(RUN, second_person=["removes the kill rule web/errors-jump"], authors=["dana"])
+    lines = diffed(rampart, server, flag_file, runs=[two])
+    assert "somebody with the scope approve who is not the author (dana), because it" in lines[-2]
+    assert lines[-1] == "        removes the kill rule web/errors-jump"
+    stuck = replace(RUN, obstacles=["10 %, where checkout-v2#3 is now, is no stage of the plan (5 %, 100 %)"])
+    assert diffed(rampart, server, flag_file, runs=[stuck])[-2:] == [
+        "  apply --adopt cannot move it to this:",
+        "    - 10 %, where checkout-v2#3 is now, is no stage of the plan (5 %, 100 %)",
+    ]
+
+
+def test_diff_shows_what_the_provider_shows(rampart: Rampart, server: StubServer, flag_file: Path) -> None:
+    assert diffed(rampart, server, flag_file, flags=[FLAG])[3:] == [
+        "main/production/checkout-v2 at the provider: on, 5 % exposed, and always staff",
+        "  checkout-v2#3 wants 10 %",
+        "  not ours: rule eu-only",
+        "  ! it is not as checkout-v2#3 left it",
+    ]
+    silent = FlagOutlook(plan="checkout-v2", flag=FLAG.flag, unread="503 from the provider")
+    assert diffed(rampart, server, flag_file, flags=[silent])[3:] == [
+        "main/production/checkout-v2 at the provider: 503 from the provider"
+    ]
+    off = replace(FLAG, enabled=False, audience=[], foreign=[], run=None, committed=None, findings=[])
+    assert diffed(rampart, server, flag_file, flags=[off])[3:] == [
+        "main/production/checkout-v2 at the provider: off (5 % once it is on)"
+    ]
+    assert diffed(rampart, server, flag_file, flags=[replace(off, exposure=0)])[3].endswith("provider: off")
+
+
+def test_apply_says_which_runs_were_moved(rampart: Rampart, server: StubServer, flag_file: Path) -> None:
+    moved = replace(CHANGED, pinned_runs=[], adopted_runs=["checkout-v2#3"], runs=[RUN], warnings=[])
+    server.answers("POST", "manifests", moved)
+    told = rampart("apply", str(flag_file), "--adopt")
+    assert "was moved from plan revision 4, web-service revision 7 to this:" in told.stdout
+    assert "moved to it: checkout-v2#3; the bake starts anew" in told.stderr
+    assert "still on earlier revisions" not in told.stderr
 
 
 def test_no_difference_exits_with_zero(rampart: Rampart, server: StubServer, flag_file: Path) -> None:
