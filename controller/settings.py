@@ -90,6 +90,15 @@ class PeersSettings(Section, frozen=True):
     timeout_seconds: float = 1.0
 
 
+class DeliverySettings(Section, frozen=True):
+    """`allowed_origins`: whose web pages may ask the doors for browsers, as in `https://shop.example`.
+
+    "*" is everybody's: a client-side ID is public and opens what everybody may see, and no cookie is looked at.
+    """
+
+    allowed_origins: list[str] = ["*"]
+
+
 class BuiltinProviderSettings(Section, frozen=True, tag_field="kind", tag="builtin"):
     settle_seconds: float = 5.0
 
@@ -129,6 +138,7 @@ class Settings(Section, frozen=True):
     database: DatabaseSettings = DatabaseSettings()
     engine: EngineSettings = EngineSettings()
     peers: PeersSettings = PeersSettings()
+    delivery: DeliverySettings = DeliverySettings()
     providers: dict[str, ProviderSettings] = msgspec.field(
         default_factory=lambda: {"main": BuiltinProviderSettings()}
     )

@@ -1,10 +1,17 @@
 """What every door for SDKs says and reads, as plain ASGI."""
 
+import asyncio
+
+import msgspec
 from litestar.types import Receive, Scope, Send
 
+BODY_WITHIN_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 5
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 JSON = (b"content-type", b"application/json")
+
+GARBLED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoder raises for bytes that are no JSON, no text, or nested too deeply."""
 
 Header = tuple[bytes, bytes]
 
@@ -21,7 +28,15 @@ def matches(if_none_match: str, etag: str) -> bool:
 
 
 async def body_of(receive: Receive, limit: int) -> bytes | None:
-    """The request's body; None when it is longer than `limit` bytes or the client left."""
+    """The request's body; None when it is longer than `limit` bytes, too slow, or the client left."""
+    try:
+        async with asyncio.timeout(BODY_WITHIN_SECONDS):
+            return await _read(receive, limit)
+    except TimeoutError:
+        return None
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     while True:

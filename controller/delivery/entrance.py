@@ -20,6 +20,7 @@ SCHEME_PREFIX = "api_key "
 """Some SDKs put this before the key."""
 
 ID_PARAMETER = "client_side_id"
+STREAM_PARAMETER = "stream"
 KINDS: tuple[SdkKeyKind, ...] = ("server", "mobile", "client")
 
 Serve = Callable[[SdkKey, Scope, Receive, Send], Awaitable[None]]
@@ -51,6 +52,10 @@ class Entrance:
     def admits(self, key: SdkKey) -> bool:
         """Whether the key still opens what it opened."""
         return self._keys.holds(key)
+
+    def stream_of(self, key: SdkKey) -> str:
+        """The name under which the key's holder hears of changes, and can do nothing else."""
+        return self._keys.stream_of(key)
 
     def endpoint(
         self, path: str, methods: tuple[bytes, ...], credential: Credential, serve: Serve
@@ -96,6 +101,10 @@ def _any_key(keys: SdkKeyBook, scope: Scope) -> SdkKey | None:
     return next((key for key in found if key is not None), None)
 
 
+def _subscribed(keys: SdkKeyBook, scope: Scope) -> SdkKey | None:
+    return keys.by_stream(str(scope.get("path_params", {}).get(STREAM_PARAMETER, "")))
+
+
 SERVER = Credential(
     _authorized("server"),
     Refusal(401, TEXT, b"unknown SDK key; make one with `rampart sdk-key create`\n"),
@@ -113,5 +122,10 @@ CLIENT = Credential(
 BEARER = Credential(
     _any_key,
     Refusal(401, JSON, b'{"errorDetails":"unknown key; make one with `rampart sdk-key create`"}'),
+    browsers=True,
+)
+SUBSCRIBER = Credential(
+    _subscribed,
+    Refusal(404, TEXT, b"no such stream: ask for all flags again, the answer names it\n"),
     browsers=True,
 )

@@ -1,5 +1,6 @@
 """SDK keys: who may read which environment's flags, verified from memory so that no database is needed."""
 
+import hashlib
 from collections.abc import Iterable
 
 from controller.access import key_digest
@@ -12,9 +13,11 @@ class SdkKeyBook:
     def __init__(self) -> None:
         self.loaded = False
         self._by_digest: dict[bytes, SdkKey] = {}
+        self._by_stream: dict[str, SdkKey] = {}
 
     def load(self, keys: Iterable[SdkKey]) -> None:
         self._by_digest = {key.digest: key for key in keys}
+        self._by_stream = {self.stream_of(key): key for key in self._by_digest.values()}
         self.loaded = True
 
     def all(self) -> list[SdkKey]:
@@ -24,6 +27,13 @@ class SdkKeyBook:
         """The live key with that secret. A digest lookup leaks nothing about it."""
         key = self._by_digest.get(key_digest(kind, secret))
         return key if key is not None and key.kind == kind else None
+
+    def stream_of(self, key: SdkKey) -> str:
+        """A name for the key that gives nothing of it away: browsers cannot send a header with a stream."""
+        return hashlib.sha256(b"stream:" + key.digest).hexdigest()[:32]
+
+    def by_stream(self, name: str) -> SdkKey | None:
+        return self._by_stream.get(name)
 
     def holds(self, key: SdkKey) -> bool:
         """Whether it still opens what it opened: it was not revoked, nor made anew for another environment."""
