@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from controller.domain.evaluation import model
 from controller.domain.evaluation.bucketing import FULL_WEIGHT, hashed, prefix_of
-from controller.domain.evaluation.contexts import DEFAULT_KIND, Attributes, Context
+from controller.domain.evaluation.contexts import DEFAULT_KIND, Context
 from controller.domain.evaluation.operators import SEGMENT_MATCH, Patterns, Test, read_test
 from controller.domain.evaluation.references import Reference, look_up, read_reference
 
@@ -28,12 +28,10 @@ class Bucketing(Struct, frozen=True):
     reference: Reference
     prefix: bytes
 
-    def part_of(self, context: Context) -> Attributes | None:
-        return context.parts.get(self.kind)
-
-    def bucket_of(self, part: Attributes | None) -> float:
-        """0 for a context without this kind, which so is in the first share that is not empty."""
-        return 0.0 if part is None else hashed(self.prefix, look_up(self.reference, part))
+    def bucket_of(self, context: Context) -> float | None:
+        """None for a context without this kind."""
+        part = context.parts.get(self.kind)
+        return None if part is None else hashed(self.prefix, look_up(self.reference, part))
 
 
 class Share(Struct, frozen=True):
@@ -50,11 +48,13 @@ class Division(Struct, frozen=True):
 
     def serve(self, context: Context) -> tuple[int, bool]:
         """The variation, and whether this context takes part in an experiment."""
-        part = self.bucketing.part_of(context)
-        at = self.bucketing.bucket_of(part)
+        at = self.bucketing.bucket_of(context)
+        if at is None:
+            # The first share even if it is empty. In our own flags that is the fallback, never what is raised.
+            return self.shares[0].variation, False
         # Weights may add up to less than everything; whoever is beyond them gets the last variation.
         share = next((one for one in self.shares if at < one.end), self.shares[-1])
-        return share.variation, share.tracked and part is not None
+        return share.variation, share.tracked
 
 
 Served = int | Division | None
@@ -128,7 +128,7 @@ class ReadiedSegmentRule(Struct, frozen=True):
             return True
         if self.bucketing is None:
             raise MalformedFlag("a segment is divided by an attribute reference that refers to nothing")
-        return self.bucketing.bucket_of(self.bucketing.part_of(context)) < self.share
+        return (self.bucketing.bucket_of(context) or 0.0) < self.share
 
 
 class ReadiedSegment(Struct, frozen=True):

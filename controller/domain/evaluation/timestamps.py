@@ -21,5 +21,5 @@ def read_timestamp(value: Any) -> float | None:
     try:
         at = datetime.fromisoformat(f"{day}T{time}.{(fraction or '0')[:6]:0<6}{offset or '+00:00'}")
         return (at - _EPOCH) / _MILLISECOND
-    except (ValueError, OverflowError):  # a day, hour or offset that there is not
+    except ValueError:  # a day, hour or offset that there is not
         return None
