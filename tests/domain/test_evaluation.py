@@ -508,31 +508,27 @@ def test_no_flag_segment_or_context_whatever_is_in_it_ever_raises(seed: int, dat
 # — asking the same flags again —
 
 
-def test_all_flags_are_asked_at_once_without_those_that_were_deleted() -> None:
-    flags = {one["key"]: one for one in (make_flag("x"), make_flag("y", on=False), make_flag("z", deleted=True))}
-    evaluator = Evaluator(flags, patterns=read_pattern)
-    answers = evaluator.evaluate_all(DANA)
-    assert {key: one.value for key, one in answers.items()} == {"x": "b", "y": "a"}
-    assert answers == evaluator.evaluate_all(parse_context(DANA))
-
-
-def test_newer_flags_are_read_and_the_very_same_are_not_read_again() -> None:
+def test_a_flag_is_read_once_and_anew_when_another_took_its_place() -> None:
     read: list[str] = []
 
     def patterns(text: str) -> None:
         read.append(text)
 
-    def asking(key: str, pattern: str) -> Data:
-        return make_flag(key, rules=[rule(clause("matches", pattern))])
+    def asking(pattern: str) -> Data:
+        return make_flag(rules=[rule(clause("matches", pattern))])
 
-    segment = {"key": "s", "rules": [{"clauses": [clause("matches", "segment")]}]}
-    flags = {"x": asking("x", "one"), "y": asking("y", "two"), "z": in_segment("s") | {"key": "z"}}
-    evaluator = Evaluator(flags, {"s": segment}, patterns=patterns)
-    evaluator.evaluate_all(DANA)
-    newer = evaluator.renewed({**flags, "y": asking("y", "three")}, {"s": segment})
-    newer.evaluate_all(DANA)
-    assert read == ["one", "two", "segment", "three"]
-    assert evaluator.renewed({}).evaluate("x", DANA).reason["errorKind"] == "FLAG_NOT_FOUND"
+    flags = {"flag": asking("one")}
+    evaluator = Evaluator(flags, patterns=patterns)
+    for _ in range(2):
+        evaluator.evaluate("flag", parse_context(DANA))
+    flags["flag"] = asking("two")
+    evaluator.forget("flag")
+    for _ in range(2):
+        evaluator.evaluate("flag", DANA)
+    assert read == ["one", "two"]
+    del flags["flag"]
+    evaluator.forget("flag")
+    assert evaluator.evaluate("flag", DANA).reason["errorKind"] == "FLAG_NOT_FOUND"
 
 
 def test_a_flag_is_readied_without_a_context() -> None:

@@ -1,7 +1,7 @@
 """The order in which a flag is asked: off, prerequisites, targets, rules, and what everybody else gets."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -123,15 +123,6 @@ class Evaluator:
         self._readied: dict[str, ReadiedFlag | None] = {}
         self._readied_segments: dict[str, ReadiedSegment | None] = {}
 
-    def renewed(self, flags: Mapping[str, Data], segments: Mapping[str, Data] = {}) -> Self:
-        """For newer flags and segments. What is still the very same object is not read again."""
-        newer = type(self)(flags, segments, patterns=self._patterns)
-        newer._readied = {key: one for key, one in self._readied.items() if flags.get(key) is self._flags.get(key)}
-        newer._readied_segments = {
-            key: one for key, one in self._readied_segments.items() if segments.get(key) is self._segments.get(key)
-        }
-        return newer
-
     def evaluate(self, key: str, context: Data | Context) -> Evaluation:
         try:
             asked = context if isinstance(context, Context) else parse_context(context)
@@ -141,12 +132,6 @@ class Evaluator:
             return _Question(self, asked).ask(key)
         except (MalformedFlag, RecursionError):
             return _error(MALFORMED_FLAG, self._version_of(key))
-
-    def evaluate_all(self, context: Data | Context) -> dict[str, Evaluation]:
-        """Every flag that was not deleted, by key. Raises NoContext."""
-        asked = context if isinstance(context, Context) else parse_context(context)
-        answers = {key: self.evaluate(key, asked) for key in self._flags}
-        return {key: one for key, one in answers.items() if one.reason.get("errorKind") != FLAG_NOT_FOUND}
 
     def forget(self, key: str) -> None:
         """The flag is another one now, or gone."""
