@@ -31,6 +31,7 @@ from controller.domain.flag import FlagChange, FlagKill, Observation, ProviderLi
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
+from controller.domain.tally import Counted, Delivery, Watch
 
 
 class Clock(Protocol):
@@ -243,3 +244,29 @@ class Store(Protocol):
     async def announced(self, sequences: Collection[int]) -> None: ...
 
     async def close(self) -> None: ...
+
+
+class EventStore(Protocol):
+    """What applications reported, counted, for all replicas. Times are the database's. Raises StoreUnavailable."""
+
+    async def count(self, deliveries: Sequence[Delivery]) -> int:
+        """Add up those that were not counted before, and say how many these were. All of it or nothing."""
+
+    async def counted(
+        self, events: Collection[tuple[str, str]], *, window_seconds: float, contexts: bool
+    ) -> Sequence[Counted]:
+        """What happened of these (flag, event) in the window; in one moment, so that parts fit their whole.
+
+        Nothing is said of the time before all that is watched of the flag was counted, and of that up to the
+        latest gap. With `contexts` it is whom it happened to, and no counts.
+        """
+
+    async def watch(self, watches: Collection[Watch], *, from_seconds: float) -> None:
+        """Somebody asks for these. What nobody asked for before counts from so many seconds on."""
+
+    async def watches(self) -> Collection[Watch]: ...
+    async def note_gap(self, environment: str, refused: int) -> None:
+        """So many deliveries were refused up to now."""
+
+    async def forget(self, *, counts_seconds: float, deliveries_seconds: float) -> None:
+        """Delete what is older: counts and what nobody asked for, and the deliveries that were counted."""
