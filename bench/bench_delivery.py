@@ -24,7 +24,7 @@ import uvicorn
 import uvloop
 from litestar import Litestar
 
-from controller.delivery import SdkKeyBook, handlers
+from controller.delivery import Doors, SdkKeyBook
 from controller.domain.plan import FlagRef
 from tests.support.sdk_door import KEY, SteppedClock, make_board, make_flag, make_key, raised
 
@@ -41,7 +41,7 @@ async def _serve(flags: int, pipe: Connection) -> None:
     board, keys = make_board(), SdkKeyBook()
     keys.load([make_key()])
     board.load([raised(make_flag(f"flag-{number}"), 50_000) for number in range(flags)], [])
-    app = Litestar(route_handlers=handlers(board, keys, SteppedClock()), openapi_config=None)
+    app = Litestar(route_handlers=Doors(board, keys, SteppedClock()).handlers(), openapi_config=None)
     config = uvicorn.Config(app, port=0, http="httptools", lifespan="off", log_config=None, access_log=False)
     server = AnnouncedServer(config, pipe)
 

@@ -422,8 +422,10 @@ def serve(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     rampart = Rampart(settings)
     host, _, port = settings.server.bind.rpartition(":")
-    doors = delivery.handlers(rampart.board, rampart.sdk_keys, rampart.clock, settings.delivery.allowed_origins)
-    app = api.create_app(rampart, doors)
+    doors = delivery.Doors(
+        rampart.board, rampart.sdk_keys, rampart.clock, origins=settings.delivery.allowed_origins
+    )
+    app = api.create_app(rampart, doors.handlers())
     config = uvicorn.Config(
         app, host=host, port=int(port), http=Connection, lifespan="off", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=5,

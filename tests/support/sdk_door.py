@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,14 +14,11 @@ import uvicorn
 from ldclient.config import Config
 from litestar import Litestar
 
-from controller.access import digest
-from controller.delivery import SdkKeyBook
+from controller.access import key_digest
+from controller.delivery import Doors, SdkKeyBook
 from controller.delivery.connections import Connection
-from controller.delivery.entrance import Entrance
-from controller.delivery.events import EventsDoor
-from controller.delivery.server_sdk import ServerSdkDoor
 from controller.delivery.streaming import Streams
-from controller.domain.catalogue import FlagConfig, Kill, SdkKey
+from controller.domain.catalogue import FlagConfig, Kill, SdkKey, SdkKeyKind
 from controller.domain.flag import FlagSpec, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
 from controller.domain.sdkflag import new_flag, turned_on, with_share
@@ -33,6 +30,8 @@ SERVE = Serve(rollout="on", fallback="off")
 STAFF = AudienceRule(name="staff", match={"email": AttributeMatch(ends_with="@acme.example")})
 KEY = "sdk-production-0123456789"
 STAGING_KEY = "sdk-staging-0123456789"
+MOBILE_KEY = "mob-production-0123456789"
+CLIENT_ID = "5f0123456789abcdef012345"
 
 
 class SteppedClock:
@@ -60,8 +59,10 @@ async def reserve_nothing(_: int) -> bool:
     return True
 
 
-def make_flag(key: str = FLAG.key, version: int = 1, *, environment: str = FLAG.environment) -> FlagConfig:
-    return new_flag(FlagSpec(environment=environment, key=key), version)
+def make_flag(
+    key: str = FLAG.key, version: int = 1, *, environment: str = FLAG.environment, client_side: bool = False
+) -> FlagConfig:
+    return new_flag(FlagSpec(environment=environment, key=key, client_side=client_side), version)
 
 
 def raised(config: FlagConfig, exposure: int, *audience: AudienceRule) -> FlagConfig:
@@ -77,10 +78,11 @@ def make_kill(kill_id: str = "kill-1", flag: FlagRef = FLAG) -> Kill:
     return Kill(id=kill_id, flag=flag, accepted_at=NOW, actor="dana", reason="INC-1")
 
 
-def make_key(secret: str = KEY, environment: str = "production") -> SdkKey:
+def make_key(secret: str = KEY, environment: str = "production", *, kind: SdkKeyKind = "server") -> SdkKey:
     return SdkKey(
-        name=f"{environment}-key",
-        digest=digest(secret),
+        name=f"{environment}-{kind}",
+        digest=key_digest(kind, secret),
+        kind=kind,
         environment=environment,
         created_at=NOW,
         created_by="dana",
@@ -90,16 +92,27 @@ def make_key(secret: str = KEY, environment: str = "production") -> SdkKey:
 class Door:
     """A board, its keys and a server for them, in the event loop of the test."""
 
-    def __init__(self, board: FlagBoard | None = None, *, port: int = 0, **limits: Any) -> None:
+    def __init__(
+        self,
+        board: FlagBoard | None = None,
+        *,
+        port: int = 0,
+        origins: Collection[str] = ("*",),
+        **limits: Any,
+    ) -> None:
         self.board = board or make_board()
         self.keys = SdkKeyBook()
-        self.streams = Streams(SteppedClock(), **limits)
-        entrance = Entrance(self.board, self.keys)
-        self.events = EventsDoor(entrance)
-        self.handlers = [
-            *ServerSdkDoor(self.board, entrance, self.streams).handlers(),
-            *self.events.handlers(),
-        ]
+        clock = SteppedClock()
+        self.doors = Doors(
+            self.board,
+            self.keys,
+            clock,
+            origins=origins,
+            streams=Streams(clock, **limits),
+            client_streams=Streams(clock, **limits),
+        )
+        self.streams, self.client_streams = self.doors.streams, self.doors.client_streams
+        self.events = self.doors.events
         self.port = port
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -109,11 +122,18 @@ class Door:
         return f"http://127.0.0.1:{self.port}"
 
     def open_up(self, *configs: FlagConfig, kills: tuple[Kill, ...] = ()) -> None:
-        self.keys.load([make_key(), make_key(STAGING_KEY, "staging")])
+        self.keys.load(
+            [
+                make_key(),
+                make_key(STAGING_KEY, "staging"),
+                make_key(MOBILE_KEY, kind="mobile"),
+                make_key(CLIENT_ID, kind="client"),
+            ]
+        )
         self.board.load(configs, kills)
 
     async def start(self) -> None:
-        app = Litestar(route_handlers=self.handlers, openapi_config=None)
+        app = Litestar(route_handlers=self.doors.handlers(), openapi_config=None)
         config = uvicorn.Config(
             app, host="127.0.0.1", port=self.port, http=Connection, lifespan="off", log_config=None,
             timeout_graceful_shutdown=2,
