@@ -4,6 +4,7 @@
 decision, so that the same decision can be made again from the audit log (replay).
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from msgspec import Struct
@@ -101,7 +102,21 @@ def baseline_readings(
 
 
 def assess(run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], inputs: Inputs) -> Evidence:
-    verdicts = tuple(v for guardrail in guardrails for v in _verdicts(run, plan, guardrail, inputs))
+    return weigh(run, plan, guardrails, inputs, judge_all(run, plan, guardrails, inputs.readings))
+
+
+def judge_all(
+    run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], readings: list[tuple[Question, Reading]]
+) -> tuple[Verdict, ...]:
+    """Every rule judged; it rests on the run's step and stored baselines and on what was read, on nothing else."""
+    known = dict(readings)
+    return tuple(v for guardrail in guardrails for v in _verdicts(run, plan, guardrail, known))
+
+
+def weigh(
+    run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], inputs: Inputs, verdicts: tuple[Verdict, ...]
+) -> Evidence:
+    """What the verdicts of this tick amount to, with everything that was before."""
     observations = accumulate(
         inputs.observations,
         run=run,
@@ -135,10 +150,11 @@ def assess_and_decide(
     return evidence, decide(run, plan, guardrails, evidence, inputs.now)
 
 
-def _verdicts(run: Run, plan: RolloutPlan, guardrail: Guardrail, inputs: Inputs) -> tuple[Verdict, ...]:
+def _verdicts(
+    run: Run, plan: RolloutPlan, guardrail: Guardrail, readings: Mapping[Question, Reading]
+) -> tuple[Verdict, ...]:
     """While nobody is treated the control stands in for the treated side: a start needs a healthy baseline."""
     serve, metrics = plan.spec.serve, metrics_used(guardrail)
-    readings = dict(inputs.readings)
 
     def side(metric: str, variation: str, window_seconds: float | None = None) -> Side:
         reading = readings.get(guardrail.question(metric, variation, window_seconds))

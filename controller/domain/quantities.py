@@ -4,11 +4,15 @@ Exposure is an int in thousandths of a percent (0…100000), so that 0.1 % is 10
 """
 
 import re
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta
 
 FULL_EXPOSURE = 100_000
+
+TEXTS_KEPT = 4096
+"""Every tick reads the same few durations and shares again."""
 
 DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
 EXPOSURE_PATTERN = r"^\d{1,3}(\.\d{1,3})?\s?%$"
@@ -26,6 +30,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+@lru_cache(maxsize=TEXTS_KEPT)
 def seconds(duration: str) -> float:
     """`1h30m` → 5400.0. Raises ValueError on anything but a Duration."""
     if not re.match(DURATION_PATTERN, duration):
@@ -33,6 +38,7 @@ def seconds(duration: str) -> float:
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(duration))
 
 
+@lru_cache(maxsize=TEXTS_KEPT)
 def exposure(text: str) -> int:
     """`0.5%` → 500 thousandths of a percent. Raises ValueError outside 0…100 %."""
     if not re.match(EXPOSURE_PATTERN, text):

@@ -5,6 +5,7 @@ that a spring change skips means the instant the clock jumped to; one that an au
 """
 
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -23,6 +24,7 @@ class Closed(Struct, frozen=True):
     opens_at: datetime | None
 
 
+@lru_cache(maxsize=1024)
 def days_of(window: AllowedWindow) -> frozenset[int]:
     """`mon-thu` → {0,1,2,3}; `sat,sun` → {5,6}; `fri-mon` wraps."""
     chosen: set[int] = set()
