@@ -41,7 +41,7 @@ async def _serve(flags: int, pipe: Connection) -> None:
     board, keys = make_board(), SdkKeyBook()
     keys.load([make_key()])
     board.load([raised(make_flag(f"flag-{number}"), 50_000) for number in range(flags)], [])
-    app = Litestar(route_handlers=Doors(board, keys, SteppedClock()).handlers(), openapi_config=None)
+    app = Doors(board, keys, SteppedClock()).before(Litestar(openapi_config=None))
     config = uvicorn.Config(app, port=0, http="httptools", lifespan="off", log_config=None, access_log=False)
     server = AnnouncedServer(config, pipe)
 

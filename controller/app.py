@@ -20,25 +20,30 @@ import uvloop
 
 from controller import __version__, access, api, channels, delivery, lastknown, providers, telemetry
 from controller.delivery.connections import Connection
+from controller.delivery.event_book import EventBook
 from controller.doctor import Doctor
 from controller.doctor.installation import Installation
 from controller.doctor.plans import Plans
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import SCOPES, Replica, Token
+from controller.domain.expected import expected
 from controller.domain.flag import Observation
 from controller.domain.plan import FlagRef
 from controller.engine import Engine
 from controller.errors import RampartError, SettingsError, StoreUnavailable
 from controller.journal import FileDisk, Journal
 from controller.lastknown import LastKnown
+from controller.manifest_folder import LOOK_SECONDS, ManifestFolder
 from controller.peers import HttpPeers
 from controller.registrar import Registrar
 from controller.scheduler import Pace
-from controller.settings import Settings, secret_file
+from controller.settings import EventsSourceSettings, Settings, secret_file
 from controller.snapshot import FlagBoard, VersionClock
 from controller.sources import kinds as sources
+from controller.sources.events import EventsSource
 from controller.store import upgrade
 from controller.store.embedded import EmbeddedPostgres
+from controller.store.events import PostgresEvents
 from controller.store.listener import listen
 from controller.store.migrations import migrate as run_migrations
 from controller.store.postgres import PostgresStore
@@ -103,7 +108,11 @@ class Rampart:
             name: providers.build(name, one, store=self.store, board=self.board, replica=self.replica.name)
             for name, one in settings.providers.items()
         }
-        self.sources = {name: sources.build(name, one, self.clock) for name, one in settings.sources.items()}
+        self.events = PostgresEvents(self.store.connections, replica=self.replica.name)
+        self.event_book = self._event_book()
+        self.sources = {
+            name: sources.build(name, one, self.clock, self.events) for name, one in settings.sources.items()
+        }
         self.channels = {name: channels.build(name, one) for name, one in settings.channels.items()}
         self.peers = HttpPeers(settings.peers, own=self.replica.name, metrics=self.metrics)
         self.engine = self._engine()
@@ -116,6 +125,7 @@ class Rampart:
             self.store, self.providers, settings, self.clock, self._observe, applied=self._sync
         )
         self.doctor = self._doctor()
+        self.manifests = self._manifest_folder()
         self._saved: LastKnown | None = None
         self._remembering = asyncio.Lock()
         self._remembered = 0
@@ -163,6 +173,24 @@ class Rampart:
         plans = Plans(store=self.store, sources=self.sources, providers=self.providers, settings=self.settings)
         return Doctor(installation=installation, plans=plans, channels=self.channels, clock=self.clock)
 
+    def _event_book(self) -> EventBook | None:
+        """None when no source reads events: then none are counted."""
+        kept = [one.retention_seconds for one in self.settings.sources.values() if isinstance(one, EventsSourceSettings)]
+        return EventBook(self.events, self.clock, self.metrics, kept_seconds=max(kept)) if kept else None
+
+    def _manifest_folder(self) -> ManifestFolder | None:
+        folder = self.settings.server.manifests
+        if not folder:
+            return None
+        return ManifestFolder(
+            Path(folder).expanduser(),
+            registrar=self.registrar,
+            store=self.store,
+            owner=self.owner,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
     # — start and stop —
 
     async def start(self) -> None:
@@ -181,6 +209,8 @@ class Rampart:
         self.peers.start()
         for source in self.sources.values():
             source.start()
+        if self.event_book:
+            self.event_book.start()
         self.scheduler.start()  # an unconfirmed kill is pressed on with, database or not
         self._connecting = asyncio.create_task(self._connect())
 
@@ -211,6 +241,8 @@ class Rampart:
                 await self.engine.leave()
         await self.engine.announcer.close()
         await self.peers.close()
+        if self.event_book:
+            await self.event_book.close()
         for source in self.sources.values():
             await source.close()
         for provider in self.providers.values():
@@ -241,6 +273,8 @@ class Rampart:
         self.scheduler.every(ANNOUNCE_SECONDS, "announce", self.engine.announce)
         self.scheduler.every(COLLECT_SECONDS, "collect", _collect)
         self.scheduler.every(SCHEMA_SECONDS, "schema", self._suit_schema)
+        if self.manifests:
+            self.scheduler.every(LOOK_SECONDS, "manifests", self.manifests.look)
         self._listen()
         gc.freeze()  # what is here now stays: no collection needs to walk through it
         log.info("ready", replica=self.replica.name)
@@ -338,7 +372,17 @@ class Rampart:
         self.tokens.load(await self.store.tokens())
         self.sdk_keys.load(await self.store.sdk_keys())
         await self.engine.refresh()
+        await self._expect_events()
         await self._remember()
+
+    async def _expect_events(self) -> None:
+        """Applications report events whether somebody asks or not: count those that runs will ask for."""
+        counting = {name: one for name, one in self.sources.items() if isinstance(one, EventsSource)}
+        if counting:
+            plans = [revision.plan for revision in await self.store.plans()]
+            policies = {one.policy.metadata.name: one.policy for one in await self.store.policies()}
+            for name, source in counting.items():
+                await source.expect(expected(plans, policies, name))
 
     async def _remember_flags(self) -> None:
         """Soon after a change: a step back should not be undone by a crash while the database is away."""
@@ -423,9 +467,10 @@ async def _serve(settings: Settings) -> int:
     rampart = Rampart(settings)
     host, _, port = settings.server.bind.rpartition(":")
     doors = delivery.Doors(
-        rampart.board, rampart.sdk_keys, rampart.clock, origins=settings.delivery.allowed_origins
+        rampart.board, rampart.sdk_keys, rampart.clock, origins=settings.delivery.allowed_origins,
+        event_book=rampart.event_book,
     )
-    app = api.create_app(rampart, doors.handlers())
+    app = doors.before(api.create_app(rampart))
     config = uvicorn.Config(
         app, host=host, port=int(port), http=Connection, lifespan="off", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=5,

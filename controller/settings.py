@@ -34,9 +34,12 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ServerSettings(Section, frozen=True):
+    """`manifests`: a folder that is loaded at the start and whenever it changes; none when empty."""
+
     bind: str = "127.0.0.1:8400"
     log_level: str = "info"
     allow_unauthenticated_metrics: bool = True
+    manifests: str = ""
 
 
 class DatabaseSettings(Section, frozen=True):
@@ -96,7 +99,7 @@ class DeliverySettings(Section, frozen=True):
     "*" is everybody's: a client-side ID is public and opens what everybody may see, and no cookie is looked at.
     """
 
-    allowed_origins: list[str] = ["*"]
+    allowed_origins: list[str] = msgspec.field(default_factory=lambda: ["*"])
 
 
 class BuiltinProviderSettings(Section, frozen=True, tag_field="kind", tag="builtin"):
@@ -123,12 +126,18 @@ class ScrapeSourceSettings(Section, frozen=True, tag_field="kind", tag="scrape")
     bearer_token_file: str = ""
 
 
+class EventsSourceSettings(Section, frozen=True, tag_field="kind", tag="events"):
+    """What SDKs are told with `track()`. `retention_seconds` bounds the longest window and baseline."""
+
+    retention_seconds: float = 7200.0
+
+
 class LogChannelSettings(Section, frozen=True, tag_field="kind", tag="log"):
     pass
 
 
 ProviderSettings = BuiltinProviderSettings
-SourceSettings = PrometheusSourceSettings | ScrapeSourceSettings
+SourceSettings = PrometheusSourceSettings | ScrapeSourceSettings | EventsSourceSettings
 ChannelSettings = LogChannelSettings
 
 

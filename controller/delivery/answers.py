@@ -27,10 +27,10 @@ def matches(if_none_match: str, etag: str) -> bool:
     return etag in offered or "*" in offered
 
 
-async def body_of(receive: Receive, limit: int) -> bytes | None:
+async def body_of(receive: Receive, limit: int, within_seconds: float = BODY_WITHIN_SECONDS) -> bytes | None:
     """The request's body; None when it is longer than `limit` bytes, too slow, or the client left."""
     try:
-        async with asyncio.timeout(BODY_WITHIN_SECONDS):
+        async with asyncio.timeout(within_seconds):
             return await _read(receive, limit)
     except TimeoutError:
         return None

@@ -11,13 +11,12 @@ import hashlib
 from urllib.parse import parse_qs
 
 import msgspec
-from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
 from controller.delivery.answers import GARBLED, JSON, TEXT, answer, body_of, busy, header, matches
 from controller.delivery.audience import Audience
 from controller.delivery.client_values import Asker, ClientValues
-from controller.delivery.entrance import CLIENT, ID_PARAMETER, MOBILE, Credential, Entrance
+from controller.delivery.entrance import CLIENT, ID_PARAMETER, MOBILE, Credential, Endpoint, Entrance
 from controller.delivery.feeds import NoticeFeed, ValuesFeed
 from controller.delivery.streaming import Streams
 from controller.delivery.turns import Turns
@@ -54,17 +53,17 @@ class ClientSdkDoor:
         self._values = values
         self._turns = turns
 
-    def handlers(self) -> list[ASGIRouteHandler]:
-        own = f"{{{ID_PARAMETER}:str}}"
+    def endpoints(self) -> list[Endpoint]:
+        own = f"{{{ID_PARAMETER}}}"
         return [
             *self._paths(CLIENT, f"/sdk/evalx/{own}", f"/eval/{own}", f"/ping/{own}"),
             *self._paths(MOBILE, "/msdk/evalx", "/meval", "/mping"),
             self._entrance.endpoint(f"/sdk/goals/{own}", BY_PATH, CLIENT, _no_goals),
         ]
 
-    def _paths(self, credential: Credential, values: str, stream: str, ping: str) -> list[ASGIRouteHandler]:
+    def _paths(self, credential: Credential, values: str, stream: str, ping: str) -> list[Endpoint]:
         """A context comes in the path, or in the body of a REPORT; that of a `user` is of an older form."""
-        endpoint, context = self._entrance.endpoint, f"{{{CONTEXT_PARAMETER}:str}}"
+        endpoint, context = self._entrance.endpoint, f"{{{CONTEXT_PARAMETER}}}"
         return [
             endpoint(f"{values}/contexts/{context}", BY_PATH, credential, self._all),
             endpoint(f"{values}/users/{context}", BY_PATH, credential, self._all),

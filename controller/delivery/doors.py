@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from litestar.handlers import ASGIRouteHandler
+from litestar.types import ASGIApp
 
 from controller.delivery.audience import Audience
 from controller.delivery.client_sdk import ClientSdkDoor
@@ -12,6 +12,7 @@ from controller.delivery.entrance import Entrance
 from controller.delivery.evaluations import Evaluations
 from controller.delivery.event_book import EventBook
 from controller.delivery.events import EventsDoor
+from controller.delivery.front import FrontDoor
 from controller.delivery.keys import SdkKeyBook
 from controller.delivery.ofrep import OfrepDoor
 from controller.delivery.server_sdk import ServerSdkDoor
@@ -53,10 +54,12 @@ class Doors:
         )
         self._ofrep = OfrepDoor(board, entrance, self.client_streams, audience, evaluations, turns)
 
-    def handlers(self) -> list[ASGIRouteHandler]:
-        return [
-            *self._server.handlers(),
-            *self._client.handlers(),
-            *self._ofrep.handlers(),
+    def before(self, app: ASGIApp) -> FrontDoor:
+        """Answers at the endpoints for SDKs; everything else is the app's."""
+        endpoints = [
+            *self._server.endpoints(),
+            *self._client.endpoints(),
+            *self._ofrep.endpoints(),
             *self.events.handlers(),
         ]
+        return FrontDoor(endpoints, app)

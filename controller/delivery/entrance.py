@@ -7,7 +7,6 @@ said only when it is certain; as long as keys or flags are not loaded everybody 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from litestar.handlers import ASGIRouteHandler, asgi
 from litestar.types import Receive, Scope, Send
 
 from controller.delivery.answers import JSON, TEXT, Header, answer, busy, header
@@ -23,6 +22,8 @@ ID_PARAMETER = "client_side_id"
 STREAM_PARAMETER = "stream"
 KINDS: tuple[SdkKeyKind, ...] = ("server", "mobile", "client")
 
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 Serve = Callable[[SdkKey, Scope, Receive, Send], Awaitable[None]]
 """Serves one request whose key is known: (key, scope, receive, send)."""
 
@@ -31,6 +32,13 @@ class Refusal(NamedTuple):
     status: int
     header: Header
     body: bytes
+
+
+class Endpoint(NamedTuple):
+    """What answers at a path. A segment of it in braces stands for any, and is found in `path_params`."""
+
+    path: str
+    app: App
 
 
 class Credential(NamedTuple):
@@ -57,13 +65,11 @@ class Entrance:
         """The name under which the key's holder hears of changes, and can do nothing else."""
         return self._keys.stream_of(key)
 
-    def endpoint(
-        self, path: str, methods: tuple[bytes, ...], credential: Credential, serve: Serve
-    ) -> ASGIRouteHandler:
+    def endpoint(self, path: str, methods: tuple[bytes, ...], credential: Credential, serve: Serve) -> Endpoint:
         allowed = b", ".join((*methods, b"OPTIONS"))
         allow = (b"allow", allowed)
 
-        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
             method = str(scope.get("method")).encode()
             if credential.browsers:
                 send = self._cors.opened(scope, send)
@@ -80,7 +86,7 @@ class Entrance:
             else:
                 await serve(key, scope, receive, send)
 
-        return asgi(path, copy_scope=True)(endpoint)
+        return Endpoint(path, app)
 
 
 def _authorized(kind: SdkKeyKind) -> Callable[[SdkKeyBook, Scope], SdkKey | None]:

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
 from controller.delivery.answers import GARBLED, JSON, answer, body_of, header, matches
 from controller.delivery.audience import Audience
-from controller.delivery.entrance import BEARER, STREAM_PARAMETER, SUBSCRIBER, Entrance
+from controller.delivery.entrance import BEARER, STREAM_PARAMETER, SUBSCRIBER, Endpoint, Entrance
 from controller.delivery.evaluations import Evaluations
 from controller.delivery.feeds import NoticeFeed
 from controller.delivery.streaming import Streams
@@ -69,13 +68,13 @@ class OfrepDoor:
         self._evaluations = evaluations
         self._turns = turns
 
-    def handlers(self) -> list[ASGIRouteHandler]:
+    def endpoints(self) -> list[Endpoint]:
         flags = "/ofrep/v1/evaluate/flags"
         return [
             self._entrance.endpoint(flags, (b"POST",), BEARER, self._all),
-            self._entrance.endpoint(f"{flags}/{{{KEY_PARAMETER}:str}}", (b"POST",), BEARER, self._one),
+            self._entrance.endpoint(f"{flags}/{{{KEY_PARAMETER}}}", (b"POST",), BEARER, self._one),
             self._entrance.endpoint(
-                f"/ofrep/v1/events/{{{STREAM_PARAMETER}:str}}", (b"GET", b"HEAD"), SUBSCRIBER, self._stream
+                f"/ofrep/v1/events/{{{STREAM_PARAMETER}}}", (b"GET", b"HEAD"), SUBSCRIBER, self._stream
             ),
         ]
 

@@ -1,10 +1,9 @@
 """The endpoints of LaunchDarkly's server-side SDKs, as plain ASGI: one pre-encoded frame serves all streams."""
 
-from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
 from controller.delivery.answers import JSON, answer, header, matches
-from controller.delivery.entrance import SERVER, Entrance
+from controller.delivery.entrance import SERVER, Endpoint, Entrance
 from controller.delivery.streaming import Streams
 from controller.domain.catalogue import SdkKey
 from controller.snapshot import FlagBoard
@@ -16,7 +15,7 @@ class ServerSdkDoor:
         self._entrance = entrance
         self._streams = streams
 
-    def handlers(self) -> list[ASGIRouteHandler]:
+    def endpoints(self) -> list[Endpoint]:
         return [
             self._entrance.endpoint("/all", (b"GET", b"HEAD"), SERVER, self._stream),
             self._entrance.endpoint("/sdk/latest-all", (b"GET", b"HEAD"), SERVER, self._latest),

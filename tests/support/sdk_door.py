@@ -133,7 +133,7 @@ class Door:
         self.board.load(configs, kills)
 
     async def start(self) -> None:
-        app = Litestar(route_handlers=self.doors.handlers(), openapi_config=None)
+        app = self.doors.before(Litestar(openapi_config=None))
         config = uvicorn.Config(
             app, host="127.0.0.1", port=self.port, http=Connection, lifespan="off", log_config=None,
             timeout_graceful_shutdown=2,
