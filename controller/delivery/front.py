@@ -7,6 +7,7 @@ asked for: here they hold whole contexts, one for each visitor.
 from collections.abc import Iterable
 
 import structlog
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from controller.delivery.answers import TEXT, answer
@@ -33,7 +34,7 @@ class FrontDoor:
             self._add(endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._find(scope["path"]) if scope["type"] == "http" else None
+        found = self._find(scope["path"]) if scope["type"] == ScopeType.HTTP else None
         if found is None:
             await self._rest(scope, receive, send)
             return
