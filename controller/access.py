@@ -11,6 +11,9 @@ from controller.domain.catalogue import Scope, SdkKeyKind, Token
 from controller.errors import Forbidden, Unauthenticated
 
 TOKEN_PREFIX = "rampart_"  # noqa: S105 - a public prefix, not a secret
+MANIFESTS = "manifests"
+RESERVED_NAMES = frozenset({"rampart", MANIFESTS})
+"""Actors that are no person's token: what the audit log says they did, nobody else may have done."""
 
 
 class Actor(Struct, frozen=True, kw_only=True):

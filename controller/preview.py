@@ -4,7 +4,7 @@ It asks and tells; whoever applies decides.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -50,7 +50,7 @@ class Situation(Struct, frozen=True, kw_only=True):
         return next((run for run, _ in self.runs if run.flag == flag), None)
 
 
-def behind(newest: Newest, situation: Situation, names: Collection[str]) -> list[tuple[Run, Observations]]:
+def behind(newest: Newest, situation: Situation, names: Set[str]) -> list[tuple[Run, Observations]]:
     """Active runs that follow other revisions than the newest, of plans or policies among `names`."""
     return [
         (run, observations)

@@ -344,11 +344,12 @@ def _newest(stored: Stored, changed: Sequence[Edit], actor: Actor, now: datetime
     """Everything as it stands once the changes are stored."""
     plans, policies = dict(stored.plans), dict(stored.policies)
     for edit in changed:
-        name, made = edit.document.metadata.name, {"revision": edit.revision + 1, "author": actor.name}
-        if isinstance(edit.document, RolloutPlan):
-            plans[name] = PlanRevision(plan=edit.document, applied_at=now, **made)
-        elif isinstance(edit.document, GuardrailPolicy):
-            policies[name] = PolicyRevision(policy=edit.document, applied_at=now, **made)
+        document, revision = edit.document, edit.revision + 1
+        name = document.metadata.name
+        if isinstance(document, RolloutPlan):
+            plans[name] = PlanRevision(plan=document, revision=revision, author=actor.name, applied_at=now)
+        elif isinstance(document, GuardrailPolicy):
+            policies[name] = PolicyRevision(policy=document, revision=revision, author=actor.name, applied_at=now)
     return Newest(plans=plans, policies=policies)
 
 

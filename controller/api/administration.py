@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from litestar import delete, get, post
 from litestar.params import JSONBody, PathParameter
 
-from controller.access import Actor, digest, key_digest, new_secret
+from controller.access import RESERVED_NAMES, Actor, digest, key_digest, new_secret
 from controller.api.authentication import needs
 from controller.api.bodies import (
     NewSdkKey,
@@ -52,6 +52,8 @@ async def list_tokens(engine: Served) -> list[TokenView]:
 )
 async def create_token(engine: Served, actor: Caller, data: JSONBody[TokenBody]) -> NewToken:
     _within_reach(actor, data.environments)
+    if data.name in RESERVED_NAMES:
+        raise Refused(f'"{data.name}" is what the audit log calls Rampart itself; choose another name')
     if any(token.name == data.name for token in await engine.store.tokens()):
         raise Conflict(f'a token is called "{data.name}" already; revoke it first or choose another name')
     now, secret = engine.clock.now(), new_secret()

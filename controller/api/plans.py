@@ -15,7 +15,7 @@ from controller.api.decoding import JsonBody
 from controller.api.engine import Caller, Commands, Served
 from controller.domain.catalogue import PlanRevision, PolicyRevision, Scope
 from controller.domain.quantities import NAME_PATTERN
-from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunStatus
+from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunOutlook, RunStatus
 from controller.errors import NotFound, RampartError, Refused
 
 PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
@@ -86,16 +86,24 @@ async def apply_manifests(engine: Served, actor: Caller, data: JSONBody[Manifest
 
 def _require_adoptable(preview: ApplyResult, actor: Actor) -> None:
     """Before anything is stored: what would be applied and then not adopted helps nobody."""
-    blocks = []
     for run in preview.runs:
         actor.require("operate", run.environment)
-        blocks += [f"{run.run}: {why}" for why in run.obstacles]
-        alone = actor.name in run.authors or not actor.may("approve", run.environment)
-        if run.second_person and alone:
-            blocks += [f"{run.run}: {why}" for why in run.second_person]
-            blocks.append(f"{run.run}: written by {', '.join(run.authors)}")
-    if blocks:
-        raise Refused("not every run can be moved to this by you; nothing was applied", blocks=blocks)
+    obstacles = [f"{run.run}: {why}" for run in preview.runs for why in run.obstacles]
+    if obstacles:
+        raise Refused("a run under way cannot be moved to this; nothing was applied", blocks=obstacles)
+    alone = [run for run in preview.runs if run.second_person and not _is_second_person(actor, run)]
+    if alone:
+        because = [f"{run.run}: {why}" for run in alone for why in run.second_person]
+        authors = sorted({author for run in alone for author in run.authors})
+        raise Refused(
+            "moving a run to this takes a second person with the scope approve; nothing was applied. Apply it "
+            "without --adopt, and let somebody else apply it with --adopt",
+            blocks=[*because, f"written by {', '.join(authors)}"],
+        )
+
+
+def _is_second_person(actor: Actor, run: RunOutlook) -> bool:
+    return actor.may("approve", run.environment) and actor.name not in run.authors
 
 
 def _plan_of(run_id: str) -> str:

@@ -13,11 +13,13 @@ from controller.domain.status import ApplyResult, Change, FlagOutlook, RunOutloo
 
 def comparison(result: ApplyResult) -> Iterator[str]:
     """Changes of documents first, then runs, then flags; nothing for what is as it should be."""
-    yield from change_lines(result.changes, result.stored)
-    for run in result.runs:
-        yield from _run_lines(run, result)
-    for flag in result.flags:
-        yield from _flag_lines(flag)
+    parts = [list(change_lines(result.changes, result.stored))]
+    parts += [list(_run_lines(run, result)) for run in result.runs]
+    parts += [list(_flag_lines(flag)) for flag in result.flags]
+    for number, part in enumerate(part for part in parts if part):
+        if number:
+            yield ""
+        yield from part
 
 
 def change_lines(changes: Sequence[Change], stored: Sequence[StoredDocument] = ()) -> Iterator[str]:
@@ -56,7 +58,6 @@ def _run_lines(run: RunOutlook, result: ApplyResult) -> Iterator[str]:
     where = f"{run.phase} at {exposure_text(run.exposure)}" + (f" ({run.stage})" if run.stage else "")
     follows = [f"plan revision {run.plan_revision}"]
     follows += [f"{name} revision {number}" for name, number in run.policy_revisions.items()]
-    yield ""
     if run.run in result.adopted_runs:
         yield click.style(run.run, bold=True) + f" is {where} and was moved from {', '.join(follows)} to this:"
         yield from (f"    - {text}" for text in run.consequences)
@@ -94,7 +95,6 @@ def _adoption_lines(run: RunOutlook) -> Iterator[str]:
 
 
 def _flag_lines(flag: FlagOutlook) -> Iterator[str]:
-    yield ""
     yield click.style(str(flag.flag), bold=True) + f" at the provider: {_shown(flag)}"
     if flag.run is not None and flag.committed is not None:
         yield f"  {flag.run} wants {exposure_text(flag.committed)}"

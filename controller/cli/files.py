@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from controller.cli.exits import Exit, Failure
+from controller.manifests.folder import SUFFIXES, files_below
 
-SUFFIXES = tuple(f".{kind}.{end}" for kind in ("rollout", "policy", "flag") for end in ("yaml", "yml"))
 MAX_BYTES = 256 * 1024
 
 paths_argument = click.argument(
@@ -36,7 +36,10 @@ def collect(paths: Sequence[str]) -> list[tuple[str, bytes]]:
 
 
 def _below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.name.endswith(SUFFIXES) and path.is_file())
+    try:
+        return files_below(folder, SUFFIXES)
+    except OSError as error:
+        raise Failure(f"cannot read {error.filename}: {error.strerror}", Exit.USAGE) from error
 
 
 def _read(path: Path) -> bytes:

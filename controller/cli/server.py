@@ -2,6 +2,7 @@
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from controller import __version__, settings
 from controller.cli.connection import Connection, Unreachable
@@ -16,19 +17,31 @@ VERSION_SECONDS = 2.0
 
 @click.command()
 @config_option
-def serve(config: str | None) -> int:
+@click.option(
+    "--manifests",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False),
+    help="Load the manifests of this folder now, and again whenever they change; also server.manifests.",
+)
+def serve(config: str | None, manifests: str | None) -> int:
     """Run the server.
 
     Needs no settings: without a database URL it runs its own PostgreSQL in the data directory, and it listens on
     127.0.0.1:8400. Every setting is also a variable, as in RAMPART_SERVER__BIND=127.0.0.1:9000.
 
+    Loading a folder of manifests starts no run and changes none; while they have mistakes, what was loaded last
+    stays in force.
+
     \b
     Example:
-      rampart serve --config rampart.toml
+      rampart serve --config rampart.toml --manifests ./manifests
     """
     from controller.app import serve as run_server  # noqa: PLC0415 - the server is not loaded for anything else
 
-    return run_server(settings.load(config))
+    loaded = settings.load(config)
+    if manifests:
+        loaded = replace(loaded, server=replace(loaded.server, manifests=manifests))
+    return run_server(loaded)
 
 
 @click.command()

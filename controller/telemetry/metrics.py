@@ -124,6 +124,14 @@ class Metrics:
         self._replicas = Gauge(
             "rampart_replicas", "Registered replicas, this one included.", ["state"], registry=registry
         )
+        self._manifests = Gauge(
+            "rampart_manifests_in_force", "1 while what the folder of manifests holds was applied, else 0.",
+            ["folder"], registry=registry,
+        )  # fmt: skip
+        self._manifests_loaded = Gauge(
+            "rampart_manifests_last_load_timestamp_seconds", "When the folder of manifests was last loaded.",
+            ["folder"], registry=registry,
+        )  # fmt: skip
         self._notifications = Counter(
             "rampart_notifications_total", "Attempts to tell a channel.", ["channel", "result"], registry=registry
         )
@@ -190,6 +198,12 @@ class Metrics:
             for action in ("pause", "kill"):
                 self._decisions.add(status.plan, status.flag.environment, action, "policy", amount=0)
         if self._runs.put(status.id, run_lines(status)):
+    def manifests(self, folder: str, *, in_force: bool) -> None:
+        self._manifests.labels(folder).set(in_force)
+
+    def manifests_loaded(self, folder: str, at: datetime) -> None:
+        self._manifests_loaded.labels(folder).set(at.timestamp())
+
             self._seen_at[status.id] = self._latest_tick
         else:
             self._runs_hidden.inc()

@@ -93,6 +93,47 @@ async def test_an_adoption_that_is_refused_says_that_the_rest_was_applied(
     assert answer.json()["blocks"] == ["author: dana"]
 
 
+async def test_who_may_not_adopt_alone_applies_nothing_and_somebody_else_does_afterwards(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    await with_a_run(engine, client)
+    looser = POLICY.replace("10%", "20%")
+    alone = await client.post(f"{API}/manifests", headers=engine.headers(), json=body_of(looser, adopt=True))
+    assert alone.status_code == 422
+    assert "takes a second person" in alone.json()["detail"]
+    assert alone.json()["blocks"][0].startswith("checkout#1: changes the kill rule web/errors-jump")
+    assert engine.commands.log == []
+    web = await client.get(f"{API}/policies/web", headers=engine.headers())
+    assert web.json()["revision"] == 1
+
+    applied = await client.post(f"{API}/manifests", headers=engine.headers("author"), json=body_of(looser))
+    assert applied.json()["pinned_runs"] == ["checkout#1"]
+    second = engine.headers("author", "operate", "approve")
+    moved = await client.post(f"{API}/manifests", headers=second, json=body_of(looser, adopt=True))
+    assert (moved.json()["changes"], moved.json()["adopted_runs"]) == ([], ["checkout#1"])
+    assert engine.commands.log == [("adopt", "checkout", "author-operate-approve", "")]
+
+
+async def test_a_run_that_cannot_be_moved_keeps_everything_from_being_applied(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    await with_a_run(engine, client)
+    other = PLAN + "  mode: observe\n"
+    answer = await client.post(f"{API}/manifests", headers=engine.headers(), json=body_of(other, adopt=True))
+    assert answer.json()["detail"] == "a run under way cannot be moved to this; nothing was applied"
+    assert answer.json()["blocks"] == ["checkout#1: the mode becomes observe; abandon the run and start anew"]
+    assert (await client.get(f"{API}/plans/checkout", headers=engine.headers())).json()["revision"] == 1
+
+
+@pytest.mark.parametrize("name", ["rampart", "manifests"])
+async def test_no_token_is_called_as_rampart_calls_itself(
+    engine: FakeEngine, client: httpx.AsyncClient, name: str
+) -> None:
+    body = {"name": name, "scopes": ["read"]}
+    answer = await client.post(f"{API}/tokens", headers=engine.headers(), json=body)
+    assert answer.json()["type"] == "urn:rampart:refused"
+
+
 async def with_a_run(engine: FakeEngine, client: httpx.AsyncClient) -> None:
     from tests.api.fake_engine import run_status
     from tests.api.test_registrar import REF, World
