@@ -33,6 +33,7 @@ PROTECTED = [
     *administration.HANDLERS,
     *audit.HANDLERS,
     health.doctor,
+    health.send_test_messages,
 ]
 KILLS = kills.KILL_HANDLERS
 OPEN = [health.version]

@@ -1,6 +1,6 @@
 """What the JSON door asks of the engine. The composition root hands over whoever answers to it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from litestar.di import NamedDependency
@@ -82,6 +82,13 @@ class Presence(Protocol):
         """Ask the database again. Raises StoreUnavailable."""
 
 
+class Doctor(Protocol):
+    async def examine(self, plans: Collection[str] = ()) -> list[Check]:
+        """Raises NotFound for a name that is no plan's."""
+
+    async def send_test(self, actor: str) -> list[Check]: ...
+
+
 class Engine(Protocol):
     @property
     def commands(self) -> Commands: ...
@@ -104,6 +111,8 @@ class Engine(Protocol):
     @property
     def clock(self) -> Clock: ...
     @property
+    def doctor(self) -> Doctor: ...
+    @property
     def settings(self) -> Settings: ...
 
     def readiness(self) -> Sequence[str]:
@@ -116,7 +125,6 @@ class Engine(Protocol):
         """Reload the tokens into memory after a write."""
 
     async def sdk_keys_changed(self) -> None: ...
-    async def doctor(self) -> list[Check]: ...
 
 
 Served = SkipValidation[NamedDependency[Engine]]

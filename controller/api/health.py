@@ -1,16 +1,28 @@
 """What machines ask: is the loop alive, is this replica ready, its series, its version; and `doctor`."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from litestar import Request, Response, get
+from litestar import Request, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import QueryParameter
 
 from controller import __version__
 from controller.api.authentication import needs
 from controller.api.bodies import Liveness, Readiness, Version
-from controller.api.engine import Served
+from controller.api.engine import Caller, Served
 from controller.api.problems import PROBLEM_JSON, Problem, answer
+from controller.domain.quantities import NAME_PATTERN
 from controller.domain.status import Check
+
+NAME = NAME_PATTERN.strip("^$")
+Plans = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=f"^{NAME}(,{NAME})*$",
+        max_length=8000,
+        description="names, separated by commas; all, if none is given",
+    ),
+]
 
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
 NOT_READY = {503: ResponseSpec(Problem, media_type=PROBLEM_JSON, description="Not ready; `reasons` say why")}
@@ -49,8 +61,13 @@ async def version() -> Version:
 
 
 @get("/doctor", summary="Check every dependency", **needs("read"))
-async def doctor(engine: Served) -> list[Check]:
-    return await engine.doctor()
+async def doctor(engine: Served, plans: Plans = None) -> list[Check]:
+    return await engine.doctor.examine(plans.split(",") if plans else [])
+
+
+@post("/doctor/test-messages", status_code=200, summary="Send each channel a test message", **needs("operate"))
+async def send_test_messages(engine: Served, actor: Caller) -> list[Check]:
+    return await engine.doctor.send_test(actor.name)
 
 
 OPEN_METRICS = metrics_handler()

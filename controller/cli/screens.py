@@ -1,7 +1,7 @@
 """What the server answered, as lines for people. Pure: `now` is an argument, styles are part of the text."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import click
@@ -11,6 +11,7 @@ from controller.domain.quantities import duration_text, exposure_text
 from controller.domain.rollout import Block, Phase
 from controller.domain.status import (
     Check,
+    CheckState,
     Explanation,
     KillReceipt,
     KillStatus,
@@ -295,11 +296,20 @@ def _plan_row(plan: PlanSummary) -> list[str]:
     ]
 
 
+CHECK_WORDS: Mapping[CheckState, str] = {"ok": "ok", "warn": "to know of", "fail": "failed"}
+
+
 def check_lines(checks: Sequence[Check]) -> list[str]:
+    marks = {
+        "ok": click.style("✔", fg="green"),
+        "warn": click.style("!", fg="yellow", bold=True),
+        "fail": click.style("✖", fg="red", bold=True),
+    }
     lines = []
     for check in checks:
-        mark = click.style("✔", fg="green") if check.ok else click.style("✖", fg="red", bold=True)
-        lines.append(f"{mark} {check.name}: {check.detail}")
-        if check.fix and not check.ok:
+        lines.append(f"{marks[check.state]} {check.name}: {check.detail}")
+        if check.fix:
             lines.append(f"    → {check.fix}")
-    return lines
+    states = [check.state for check in checks]
+    counted = (f"{states.count(state)} {word}" for state, word in CHECK_WORDS.items())
+    return [*lines, "", ", ".join(counted)]

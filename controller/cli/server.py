@@ -9,7 +9,7 @@ from controller.cli.connection import Connection, Unreachable
 from controller.cli.exits import Exit
 from controller.cli.options import config_option, output_option, server_option
 from controller.cli.screens import check_lines
-from controller.cli.terminal import present, say, show, show_json
+from controller.cli.terminal import say, show, show_json
 from controller.domain.status import Check
 
 VERSION_SECONDS = 2.0
@@ -83,17 +83,31 @@ def demo(fast: bool, exit_: bool, keep_data: bool) -> int:
 
 
 @click.command()
+@click.argument("plans", metavar="[PLAN]...", nargs=-1)
+@click.option("--send-test", is_flag=True, help="Also send a test message to every channel.")
 @server_option
 @output_option
-def doctor(server: Connection, output: str) -> int:
-    """Check the server and all it depends on. Exits with 1 when something is wrong.
+def doctor(plans: tuple[str, ...], send_test: bool, server: Connection, output: str) -> int:
+    """Check the server and all it depends on, and these plans (all, when none is named).
+
+    It says what to do about each thing that is wrong: database, disk, clocks, replicas, channels, sources,
+    and for every plan its flag, the people to tell, and whether each metric is there, fresh and counted once.
+    Changes nothing. Exits with 1 when something cannot work (✖); a risk (!) alone is no failure.
 
     \b
-    Example:
+    Examples:
       rampart doctor
+      rampart doctor checkout-v2
+      rampart doctor --send-test
     """
-    checks = present(server.get("doctor"), output, list[Check], check_lines)
-    return Exit.OK if all(check.ok for check in checks) else Exit.FINDING
+    checks = server.get("doctor", plans=",".join(plans) or None).decode(list[Check])
+    if send_test:
+        checks += server.post("doctor", "test-messages", body={}).decode(list[Check])
+    if output == "json":
+        show_json(msgspec.json.encode(checks))
+    else:
+        show(check_lines(checks))
+    return Exit.FINDING if any(check.state == "fail" for check in checks) else Exit.OK
 
 
 class VersionAnswer(msgspec.Struct, frozen=True):

@@ -155,6 +155,20 @@ class Roll(Struct, frozen=True, kw_only=True):
         return silent + tuple(barrier.reason for barrier in self.barriers)
 
 
+class DatabaseCondition(Struct, frozen=True, kw_only=True):
+    """What the database says of itself. `schema` is its latest migration; `now` is its clock."""
+
+    now: datetime
+    version: str
+    schema: str
+    audit_head: int
+    read_only: bool
+    fsync: bool
+    synchronous_commit: str
+    connections: int
+    max_connections: int
+
+
 class Token(Struct, frozen=True, kw_only=True):
     """`digest` is SHA-256 of the secret. Empty `environments` means all of them."""
 

@@ -13,6 +13,7 @@ from controller.domain.plan import FlagRef
 from controller.domain.rollout import Block, Phase
 
 StageState = Literal["done", "current", "ahead"]
+CheckState = Literal["ok", "warn", "fail"]
 
 
 class StageStatus(Struct, frozen=True, kw_only=True):
@@ -236,9 +237,12 @@ class ApplyResult(Struct, frozen=True, kw_only=True):
 
 
 class Check(Struct, frozen=True, kw_only=True):
-    """One line of `doctor`. `fix` says what to do when it is not ok."""
+    """One finding of `doctor`; there may be several of a name. `fix` says what to do when it is not ok.
+
+    `fail`: something cannot work. `warn`: it works, with a risk to know of.
+    """
 
     name: str
-    ok: bool
+    state: CheckState
     detail: str
     fix: str = ""

@@ -19,6 +19,7 @@ from controller.domain.catalogue import (
     Applied,
     Barrier,
     Claim,
+    DatabaseCondition,
     FlagConfig,
     Kill,
     PlanRevision,
@@ -68,6 +69,11 @@ class PostgresStore:
         `dsn` is for a server whose address is known only once it was started.
         """
         await self._database.open(dsn or self._dsn)
+
+    @property
+    def connections(self) -> Connections:
+        """For what is kept beside this in the same database."""
+        return self._database
 
     async def close(self) -> None:
         await self._database.close()
@@ -365,6 +371,12 @@ class PostgresStore:
 
     async def migrations_applied(self) -> Sequence[str]:
         return [row["name"] for row in await self._database.fetch(SQL["migrations_applied"])]
+
+    async def condition(self) -> DatabaseCondition:
+        row = await self._database.fetchrow(SQL["condition"])
+        if row is None or row["audit_head"] is None:
+            raise NotFound(HEAD_LOST)
+        return DatabaseCondition(**dict(row))
 
     # — tokens, SDK keys, built-in flags —
 

@@ -292,6 +292,15 @@ RETURNING owner
 -- What this database was brought to.
 SELECT name FROM migrations ORDER BY name
 
+-- name: condition
+-- What the server says of itself, for whoever checks an installation.
+SELECT clock_timestamp() AS now, current_setting('server_version') AS version,
+    (SELECT max(name) FROM migrations) AS schema, (SELECT sequence FROM audit_head) AS audit_head,
+    pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only,
+    current_setting('fsync') = 'on' AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+    current_setting('max_connections')::integer AS max_connections
+
 -- name: save_token
 -- A new or changed token, with its audit entry; nothing when it is already there as given.
 WITH saved AS (

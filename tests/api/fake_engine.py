@@ -269,6 +269,20 @@ def observing(providers: Mapping[str, FlagProvider]) -> Observe:
     return observe
 
 
+class FakeDoctor:
+    """Everything is well; it remembers which plans were asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    async def examine(self, plans: Collection[str] = ()) -> list[Check]:
+        self.asked.append(list(plans))
+        return [Check(name="database", state="ok", detail="answers in 1 ms")]
+
+    async def send_test(self, actor: str) -> list[Check]:
+        return [Check(name="channel oncall", state="ok", detail=f"took the test message of {actor}")]
+
+
 class FakeEngine:
     """Real registrar, tokens and store; commands and kills are fakes. `store` may be replaced meanwhile."""
 
@@ -287,6 +301,7 @@ class FakeEngine:
         self.killer = self.kill_ledger = self.killbook = self.kills = FakeKills(self.clock)
         self.peers = FakePeers()
         self.presence = FakePresence(self)
+        self.doctor = FakeDoctor()
         self.registrar = Registrar(
             self.store, providers or {}, self.settings, self.clock, observing(providers or {})
         )
@@ -328,8 +343,6 @@ class FakeEngine:
     async def sdk_keys_changed(self) -> None:
         self.sdk_keys_reloaded += 1
 
-    async def doctor(self) -> list[Check]:
-        return [Check(name="database", ok=True, detail="answers in 1 ms")]
 
 
 @asynccontextmanager

@@ -377,8 +377,20 @@ async def test_machines_learn_whether_it_lives_and_is_ready(engine: FakeEngine, 
     assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert metrics.text == "rampart_build_info 1\n"
     assert (await client.get(f"{API}/version")).json()["version"]
+
+
+async def test_the_doctor_looks_at_the_plans_that_are_named(engine: FakeEngine, client: httpx.AsyncClient) -> None:
     (check,) = (await client.get(f"{API}/doctor", headers=engine.headers("read"))).json()
-    assert check["ok"] is True
+    assert check["state"] == "ok"
+    await client.get(f"{API}/doctor?plans=checkout-v2,search", headers=engine.headers("read"))
+    assert engine.doctor.asked == [[], ["checkout-v2", "search"]]
+
+
+async def test_who_only_reads_sends_no_test_messages(engine: FakeEngine, client: httpx.AsyncClient) -> None:
+    path = f"{API}/doctor/test-messages"
+    assert (await client.post(path, headers=engine.headers("read"))).status_code == 403
+    (check,) = (await client.post(path, headers=engine.headers("operate"))).json()
+    assert check["detail"] == "took the test message of operate"
 
 
 async def test_a_conflict_is_a_conflict(engine: FakeEngine) -> None:

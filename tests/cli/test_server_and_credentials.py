@@ -96,17 +96,42 @@ def test_doctor_says_what_to_do_and_exits_with_one(rampart: Rampart, server: Stu
         "GET",
         "doctor",
         [
-            Check(name="database", ok=True, detail="answers in 2 ms"),
-            Check(name="source prod-prometheus", ok=False, detail="connection refused", fix="check its url"),
+            Check(name="database", state="ok", detail="answers in 2 ms"),
+            Check(name="channels", state="warn", detail="none is configured", fix="add [channels.NAME]"),
+            Check(name="source prod-prometheus", state="fail", detail="connection refused", fix="check its url"),
         ],
     )
     told = rampart("doctor")
     assert told.returncode == 1
     assert told.stdout.splitlines() == [
         "✔ database: answers in 2 ms",
+        "! channels: none is configured",
+        "    → add [channels.NAME]",
         "✖ source prod-prometheus: connection refused",
         "    → check its url",
+        "",
+        "1 ok, 1 to know of, 1 failed",
     ]
+
+
+def test_a_risk_alone_is_no_failure_of_the_doctor(rampart: Rampart, server: StubServer) -> None:
+    risk = Check(name="channels", state="warn", detail="none is configured", fix="add [channels.NAME]")
+    server.answers("GET", "doctor", [risk])
+    told = rampart("doctor", "checkout-v2", "search", "-o", "json")
+    assert told.returncode == 0
+    assert json.loads(told.stdout)[0]["fix"] == "add [channels.NAME]"
+    assert server.asked[-1].query == {"plans": "checkout-v2,search"}
+
+
+def test_a_test_message_is_sent_only_when_asked_for(rampart: Rampart, server: StubServer) -> None:
+    server.answers("GET", "doctor", [Check(name="database", state="ok", detail="answers")])
+    server.answers(
+        "POST", "doctor/test-messages", [Check(name="channel oncall", state="fail", detail="401", fix="log in")]
+    )
+    assert "oncall" not in rampart("doctor").stdout
+    told = rampart("doctor", "--send-test")
+    assert "✖ channel oncall: 401" in told.stdout
+    assert told.returncode == 1
 
 
 def test_version_shows_both_sides(rampart: Rampart, server: StubServer) -> None:

@@ -120,7 +120,7 @@ def wait_all_there(several: Sequence[Replica], *, seconds: float = 30.0) -> None
 
     def reached() -> bool:
         checks = [check for one in several for check in one.call("GET", "doctor")]
-        met = [check for check in checks if check["name"].startswith("peer ") and check["ok"]]
+        met = [check for check in checks if check["name"].startswith("peer ") and check["state"] == "ok"]
         return len(met) == len(several) * (len(several) - 1)
 
     wait_until(there, seconds=seconds, every=0.1, what="all replicas to be registered")
