@@ -20,6 +20,7 @@ from controller.domain.catalogue import Applied, FlagConfig, PlanRevision, Polic
 from controller.domain.flag import Flag, FlagSpec
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
+from controller.domain.rehearsal import RolloutTest
 from controller.domain.sdkflag import new_flag, opens, redefined
 from controller.domain.status import ApplyResult, Change, FlagOutlook, StoredDocument
 from controller.errors import Invalid, RampartError, Refused
@@ -168,7 +169,8 @@ class Registrar:
         findings = lint(files, self._surroundings(stored))
         if has_errors(findings):
             raise InvalidManifests(findings)
-        documents = [one.value for name, text in files for one in load(text, name).documents]
+        written = [one.value for name, text in files for one in load(text, name).documents]
+        documents = [one for one in written if not isinstance(one, RolloutTest)]  # those are for the author's desk
         return documents, [f"{one.file}:{one.line}:{one.column}: {one.code} {one.message}" for one in findings]
 
     def _surroundings(self, stored: Stored) -> Surroundings:

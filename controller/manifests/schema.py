@@ -12,12 +12,14 @@ TITLES = {
     "RolloutPlan": "Rampart rollout plan: how far, how fast and for whom a flag is raised",
     "GuardrailPolicy": "Rampart guardrail policy: what is measured, and what happens when it looks bad",
     "Flag": "Rampart flag of the built-in provider",
+    "RolloutTest": "Rampart test: what a policy or a plan must do when its metrics do this",
 }
 
 DESCRIPTIONS: dict[str, dict[str, str]] = {
     "RolloutPlan": {"spec": "What is raised, in which steps, and under which guardrails."},
     "GuardrailPolicy": {"spec": "Where measurements come from, the metrics, and the rules about them."},
     "Flag": {"spec": "The flag's environment, key and variations."},
+    "RolloutTest": {"spec": "What is tested, and the tests."},
     "Metadata": {
         "name": "The handle people use, as in `rampart start NAME`. Lower-case letters, digits, '-', '_' and '.'.",
         "owner": "The team that answers for it.",
@@ -118,6 +120,36 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "floor": "The least a limit relative to the baseline can be, as in 20ms.",
         "mode": "observe: judged, shown and exported, but never acting.",
         "evenIfControlFails": "Kill also when the control breaks the same condition.",
+    },
+    "RehearsalSpec": {
+        "tests": "Rollouts that are rehearsed, each on its own.",
+        "policy": "The policy that is tested, under a stand-in plan: 10%, then 100%, each for 30 days.",
+        "plan": "The plan that is tested, with all its policies.",
+        "with": "Values of the policy's parameters; `example` for one that is required and not given.",
+    },
+    "Case": {
+        "name": "What must be so, as a sentence.",
+        "expect": "What happens when, as in `kill at 12m by errors-jump`. Times count from the start of the run.",
+        "rollout": "Levels of the rollout's metrics, as in `error_rate: 0.2% for 20m then 12%`.",
+        "control": "Levels of the control's metrics; the rollout's first level unless written.",
+        "before": "Levels of the control before the start; its first level unless written.",
+        "traffic": "All requests, shared out by exposure, as in 1000/s.",
+        "noise": "Draw requests, errors and latencies by lot.",
+        "series": "Series as targets expose them, in place of the levels of the metrics that read them.",
+        "interval": "Time between two scrapes, and the length of a step; the policy's `every` unless written.",
+        "buckets": "Upper bounds of the histograms, by metric, as the service really has them.",
+        "events": "What people and dependencies do, as in `approve half at 3h by kim`.",
+        "startsAt": "Local date and time of the start, in the plan's time zone, as in 2026-11-24T09:00.",
+        "until": "How long it goes on; long enough for everything it speaks of unless written.",
+        "stages": "Stages in place of the stand-in plan's.",
+    },
+    "RawSeries": {
+        "series": 'A metric with its labels, as in `http_requests_total{variation="on"}`.',
+        "values": "Its samples in Prometheus' notation, as in `0+10x40 _x4 3x5 stale`.",
+    },
+    "Noise": {
+        "seed": "Another seed is another lot; the same one is always the same.",
+        "spread": "How far traffic and levels wander from minute to minute beside it, as in 20%.",
     },
     "WhenUnknown": {
         "after": "After how much accumulated time of it.",
