@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from controller.delivery.patterns import read_pattern
 from controller.domain.catalogue import FlagConfig, SdkKeyKind
 from controller.domain.evaluation import Context, Evaluation, Evaluator
 from controller.domain.sdkflag import opens
+from controller.patterns import read_pattern
 from controller.snapshot import FlagBoard
 
 

@@ -7,10 +7,10 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from controller.delivery.patterns import read_pattern
 from controller.domain.catalogue import FlagConfig
 from controller.domain.evaluation import Evaluator
 from controller.domain.sdkflag import CONTEXT_KIND, state_of
+from controller.patterns import read_pattern
 from controller.snapshot import FlagBoard
 
 MAX_CHANGES = 1024

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.delivery.patterns import read_pattern
 from controller.domain.evaluation import Evaluation, Evaluator, bucket, evaluate, parse_context
 from controller.domain.evaluation.bucketing import hashed, prefix_of
 from controller.domain.evaluation.evaluator import MAX_NESTING
@@ -16,6 +15,7 @@ from controller.domain.evaluation.readied import ready_body
 from controller.domain.flag import FlagSpec, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
 from controller.domain.sdkflag import killed, new_flag, turned_on, with_share
+from controller.patterns import read_pattern
 from tests.support.flag_zoo import draw_zoo
 
 Data = dict[str, Any]

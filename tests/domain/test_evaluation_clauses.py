@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.delivery.patterns import read_pattern
 from controller.domain.evaluation.contexts import parse_context
 from controller.domain.evaluation.operators import read_test, same
 from controller.domain.evaluation.references import look_up, read_reference
 from controller.domain.evaluation.timestamps import read_timestamp
 from controller.domain.evaluation.versions import read_version
+from controller.patterns import read_pattern
 
 texts = st.text()
 numbers = st.one_of(st.integers(), st.floats(allow_nan=False))
