@@ -15,7 +15,7 @@ EVALUATIONS = "evaluations"
 """In place of an event's key: how often SDKs evaluated the flag."""
 
 CONTEXTS = "contexts"
-"""In place of an event's key: whom SDKs told of. With a key before it and a colon, those who had that event."""
+"""In place of an event's key: whom SDKs told of."""
 
 RESERVED = (EVALUATIONS, CONTEXTS)
 
@@ -50,13 +50,13 @@ class Cell(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """A metric that somebody asks for: an event's key or a reserved name, perhaps with `:contexts`."""
+    """What somebody asks for: an event, by its key or a reserved name, or `contexts_of` it: whom it happened to."""
 
     flag: str
     metric: str
 
 
-class Counted(NamedTuple):
+class Counted(Struct, frozen=True):
     """What a store answers of one cell over a window. `age_seconds`: since anything was added to it.
 
     `bucket` is one of the histogram of values, or stands for all events. `contexts` are hashes, packed.
@@ -142,6 +142,10 @@ class Delivery(Struct, frozen=True):
     def size(self) -> int:
         """Numbers held for it, roughly."""
         return sum(1 + len(one.buckets) + len(one.contexts) for one in self.tallies.values())
+
+
+def contexts_of(event: str) -> str:
+    return event if event == CONTEXTS else f"{event}:{CONTEXTS}"
 
 
 def merged(deliveries: Iterable[Delivery]) -> dict[Cell, Tally]:

@@ -1,11 +1,17 @@
 """Where measurements come from. A new kind is one module and one line in the table below."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from controller.domain.evidence import Examined, Question
-from controller.ports import Clock, MetricSource
-from controller.settings import PrometheusSourceSettings, ScrapeSourceSettings, SourceSettings
+from controller.ports import Clock, EventStore, MetricSource
+from controller.settings import (
+    EventsSourceSettings,
+    PrometheusSourceSettings,
+    ScrapeSourceSettings,
+    SourceSettings,
+)
+from controller.sources.events import EventsSource
 from controller.sources.prometheus import PrometheusSource
 from controller.sources.scrape import ScrapeSource
 
@@ -22,12 +28,20 @@ class Source(MetricSource, Protocol):
         """What it holds of the series behind these questions; what it cannot tell is left out. Never raises."""
 
 
-KINDS: dict[type[SourceSettings], Callable[[str, Any, Clock], Source]] = {
-    PrometheusSourceSettings: PrometheusSource,
-    ScrapeSourceSettings: ScrapeSource,
+class Surroundings(NamedTuple):
+    """What a source may need of the whole."""
+
+    clock: Clock
+    events: EventStore
+
+
+KINDS: dict[type[SourceSettings], Callable[[str, Any, Surroundings], Source]] = {
+    PrometheusSourceSettings: lambda name, settings, given: PrometheusSource(name, settings, given.clock),
+    ScrapeSourceSettings: lambda name, settings, given: ScrapeSource(name, settings, given.clock),
+    EventsSourceSettings: lambda name, settings, given: EventsSource(name, settings, given.events),
 }
 
 
-def build(name: str, settings: SourceSettings, clock: Clock) -> Source:
+def build(name: str, settings: SourceSettings, clock: Clock, events: EventStore) -> Source:
     """The source named `name` in the settings. Raises SettingsError when its addresses are none."""
-    return KINDS[type(settings)](name, settings, clock)
+    return KINDS[type(settings)](name, settings, Surroundings(clock, events))

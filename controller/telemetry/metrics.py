@@ -135,6 +135,24 @@ class Metrics:
         self._notifications = Counter(
             "rampart_notifications_total", "Attempts to tell a channel.", ["channel", "result"], registry=registry
         )
+        self._declare_events(registry)
+
+    def _declare_events(self, registry: CollectorRegistry) -> None:
+        self._event_deliveries = Counter(
+            "rampart_event_deliveries_total", "Deliveries of events by SDKs.", ["result"], registry=registry
+        )
+        self._events = Counter(
+            "rampart_events_total", "Events of SDKs that were read, repeated deliveries included.", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        self._events_unassigned = Counter(
+            "rampart_events_unassigned_total", "Events that could not be assigned to a variation of a flag.",
+            ["reason"], registry=registry,
+        )  # fmt: skip
+        self._events_held = Gauge(
+            "rampart_events_held", "Numbers counted from events that are not in the database yet.",
+            registry=registry,
+        )  # fmt: skip
 
     # — what happened —
 
@@ -180,11 +198,30 @@ class Metrics:
     def circuit(self, kind: str, name: str, *, is_open: bool) -> None:
         self._circuits.labels(kind, name).set(is_open)
 
+    def manifests(self, folder: str, *, in_force: bool) -> None:
+        self._manifests.labels(folder).set(in_force)
+
+    def manifests_loaded(self, folder: str, at: datetime) -> None:
+        self._manifests_loaded.labels(folder).set(at.timestamp())
+
     def peer_request(self, result: str) -> None:
         self._peer_requests.labels(result).inc()
 
     def notification(self, channel: str, result: str) -> None:
         self._notifications.labels(channel, result).inc()
+
+    def event_delivery(self, result: str, amount: int = 1) -> None:
+        self._event_deliveries.labels(result).inc(amount)
+
+    def events(self, kinds: Mapping[str, int], unassigned: Mapping[str, int]) -> None:
+        """`kinds` and the reasons in `unassigned` are of closed sets."""
+        for kind, amount in kinds.items():
+            self._events.labels(kind).inc(amount)
+        for reason, amount in unassigned.items():
+            self._events_unassigned.labels(reason).inc(amount)
+
+    def events_held(self, numbers: int) -> None:
+        self._events_held.set(numbers)
 
     def audit_head(self, sequence: int) -> None:
         """As the database has it, also when that is lower than before: Prometheus then shows the cut tail."""
@@ -198,12 +235,6 @@ class Metrics:
             for action in ("pause", "kill"):
                 self._decisions.add(status.plan, status.flag.environment, action, "policy", amount=0)
         if self._runs.put(status.id, run_lines(status)):
-    def manifests(self, folder: str, *, in_force: bool) -> None:
-        self._manifests.labels(folder).set(in_force)
-
-    def manifests_loaded(self, folder: str, at: datetime) -> None:
-        self._manifests_loaded.labels(folder).set(at.timestamp())
-
             self._seen_at[status.id] = self._latest_tick
         else:
             self._runs_hidden.inc()

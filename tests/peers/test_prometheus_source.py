@@ -18,7 +18,8 @@ from controller.sources.coalescing import queries_per_tick
 from controller.sources.kinds import build
 from controller.sources.prometheus import PrometheusSource
 from controller.sources.sample_memory import SampleMemory
-from tests.contracts.sources_contract import HOSTILE, SourceContract, exposition
+from tests.contracts.sources_contract import EXPOSED, HOSTILE, ExpositionContract, exposition
+from tests.support.event_memory import EventMemory
 from tests.support.many_flags import Arm, StoppedClock, SystemClock, arms_of, counters_of
 from tests.support.prometheus import ExpositionServer, running_prometheus
 
@@ -53,7 +54,7 @@ async def until_samples(url: str, selector: str, seconds: float, count: int) -> 
 
 @asynccontextmanager
 async def opened(url: str, clock: SystemClock) -> AsyncIterator[PrometheusSource]:
-    source = build("prod", PrometheusSourceSettings(url=url), clock)
+    source = build("prod", PrometheusSourceSettings(url=url), clock, EventMemory(clock.monotonic))
     assert isinstance(source, PrometheusSource)
     yield source
     await source.close()
@@ -95,9 +96,11 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 
 class PrometheusWorld:
+    written = EXPOSED
     window_seconds = WINDOW_SECONDS
     # The target's clock, Prometheus' scrape and our question are three moments.
     tolerance = 0.15
+    quantile_tolerance = 0.02
     answers_queries = True
 
     def __init__(self, source: PrometheusSource, installed: Installation) -> None:
@@ -114,7 +117,7 @@ class PrometheusWorld:
         await until(seen_down)
 
 
-class TestPrometheus(SourceContract):
+class TestPrometheus(ExpositionContract):
     @pytest.fixture
     async def world(self, installation: Installation) -> AsyncIterator[PrometheusWorld]:
         await installation.ready()
