@@ -50,7 +50,7 @@ class Cell(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """What somebody asks for: an event, by its key or a reserved name, or `contexts_of` it: whom it happened to."""
+    """What somebody asks for: an event by its key or a reserved name, or `contexts_of` it: whom it happened to."""
 
     flag: str
     metric: str
