@@ -36,10 +36,11 @@ def boolean_flag(
 
 
 class FlagStream:
-    """`send` reaches every connected SDK, and is what a new one starts with."""
+    """`send` reaches every connected SDK, and is what a new one starts with, beside the segments."""
 
-    def __init__(self) -> None:
+    def __init__(self, segments: dict[str, dict[str, Any]]) -> None:
         self._flags: dict[str, dict[str, Any]] = {}
+        self._segments = segments
         self._queues: list[SimpleQueue[bytes]] = []
         self._lock = threading.Lock()
         self.ready = True
@@ -62,7 +63,7 @@ class FlagStream:
     def subscribe(self) -> SimpleQueue[bytes]:
         queue: SimpleQueue[bytes] = SimpleQueue()
         with self._lock:
-            queue.put(_event("put", {"path": "/", "data": {"flags": self._flags, "segments": {}}}))
+            queue.put(_event("put", {"path": "/", "data": {"flags": self._flags, "segments": self._segments}}))
             self._queues.append(queue)
         return queue
 
@@ -73,8 +74,8 @@ class FlagStream:
 
 
 @contextmanager
-def running_stream() -> Iterator[FlagStream]:
-    stream = FlagStream()
+def running_stream(segments: dict[str, dict[str, Any]] | None = None) -> Iterator[FlagStream]:
+    stream = FlagStream(segments or {})
     try:
         yield stream
     finally:

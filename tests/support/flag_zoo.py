@@ -176,13 +176,16 @@ class _Keeper:
     def shares(self, count: int) -> list[Data]:
         if self.often(0.02):
             return []
-        cuts = sorted(self.one((0, 100_000, self.random.randint(0, 100_000))) for _ in range(count - 1))
+        cuts = sorted(self.cut() for _ in range(count - 1))
         if self.often(0.05):
             cuts = [cut // 2 for cut in cuts]
         ends = [*cuts, 100_000 if self.often(0.95) else max(cuts, default=0)]
         weights = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
         shares = [{"variation": self.index(count), "weight": weight} for weight in weights]
         return [{**share, "untracked": True} if self.often(0.2) else share for share in shares]
+
+    def cut(self) -> int:
+        return int(self.one((0, 100_000))) if self.often(0.1) else self.random.randint(0, 100_000)
 
     def prerequisites(self, number: int) -> list[Data]:
         def prerequisite() -> Data:
@@ -231,7 +234,7 @@ class _Keeper:
     def any_attribute(self) -> str:
         plain = ("key", "kind", "name", "anonymous", "missing", "address", "/key", "/odd", "/~1odd", "/~0tilde")
         broken = ("", "/", "/address//city", "/address/~2")
-        return str(self.one(broken if self.often(0.02) else (*ATTRIBUTES, *NESTED, *plain)))
+        return str(self.one(broken if self.often(0.01) else (*ATTRIBUTES, *NESTED, *plain)))
 
     # — segments —
 
