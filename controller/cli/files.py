@@ -16,8 +16,8 @@ paths_argument = click.argument(
 )
 
 
-def collect(paths: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Each file with its name as given; of a folder all manifests below it; `-` is stdin.
+def collect(paths: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[tuple[str, bytes]]:
+    """Each file with its name as given; of a folder all below it with these suffixes; `-` is stdin.
 
     At most one byte more than a manifest may have is read: enough to refuse it.
     """
@@ -26,18 +26,18 @@ def collect(paths: Sequence[str]) -> list[tuple[str, bytes]]:
         if path == "-":
             files.append(("stdin", sys.stdin.buffer.read(MAX_BYTES + 1)))
             continue
-        found = _below(Path(path)) if Path(path).is_dir() else [Path(path)]
+        found = _below(Path(path), suffixes) if Path(path).is_dir() else [Path(path)]
         if not found:
             raise Failure(
-                f"{path} holds no manifest", Exit.USAGE, hint=f"their names end in {', '.join(SUFFIXES[::2])}"
+                f"{path} holds no manifest", Exit.USAGE, hint=f"their names end in {', '.join(suffixes[::2])}"
             )
         files += [(str(one), _read(one)) for one in found]
     return files
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     try:
-        return files_below(folder, SUFFIXES)
+        return files_below(folder, suffixes)
     except OSError as error:
         raise Failure(f"cannot read {error.filename}: {error.strerror}", Exit.USAGE) from error
 

@@ -11,11 +11,13 @@ from controller.cli.exits import Exit
 from controller.cli.files import collect, paths_argument
 from controller.cli.options import output_choice
 from controller.cli.terminal import counted, document, say, show, show_json
+from controller.manifests.folder import SUFFIXES, TEST_SUFFIXES
 
 if TYPE_CHECKING:
     from controller.manifests.problem import Problem
 
 SCHEMA_FOLDER = Path("docs/schema")
+KINDS_OF_DOCUMENTS = ("RolloutPlan", "GuardrailPolicy", "Flag", "RolloutTest")
 
 
 @click.command()
@@ -26,8 +28,8 @@ def lint(paths: tuple[str, ...], output: str) -> int:
 
     Every problem is shown with its place and what to write instead.
 
-    Of a folder every *.rollout.yaml, *.policy.yaml and *.flag.yaml is read; - is stdin. Exits with 1 when there is
-    an error; warnings alone exit with 0. The codes are explained in docs/lint.md.
+    Of a folder every *.rollout.yaml, *.policy.yaml, *.flag.yaml and *.test.yaml is read; - is stdin. Exits with 1
+    when there is an error; warnings alone exit with 0. The codes are explained in docs/lint.md.
 
     \b
     Example:
@@ -36,7 +38,7 @@ def lint(paths: tuple[str, ...], output: str) -> int:
     # Here and not above: the YAML and PromQL parsers cost more time than a kill may take.
     from controller.manifests.lint import lint as check  # noqa: PLC0415
 
-    files = collect(paths)
+    files = collect(paths, (*SUFFIXES, *TEST_SUFFIXES))
     problems = check(files)
     _show_problems(problems, output)
     errors = sum(problem.severity == "error" for problem in problems)
@@ -57,7 +59,7 @@ def _show_problems(problems: Sequence["Problem"], output: str) -> None:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["RolloutPlan", "GuardrailPolicy", "Flag"]), required=False)
+@click.argument("kind", type=click.Choice(KINDS_OF_DOCUMENTS), required=False)
 @click.option("--write", is_flag=True, help=f"Write all of them into {SCHEMA_FOLDER}/ here.")
 def schema(kind: str | None, write: bool) -> int:
     """Print the JSON Schema of a kind, for editors and CI.

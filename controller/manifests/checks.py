@@ -6,12 +6,13 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from controller.domain.flag import Flag
-from controller.domain.plan import PlanSpec
+from controller.domain.plan import PlanSpec, RolloutPlan
 from controller.domain.policy import GuardrailPolicy, PolicySpec
+from controller.domain.rehearsal import RehearsalSpec
 from controller.manifests.loader import Manifest
 from controller.manifests.problem import Problem
 
-SpecT = TypeVar("SpecT", PlanSpec, PolicySpec)
+SpecT = TypeVar("SpecT", PlanSpec, PolicySpec, RehearsalSpec)
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
@@ -31,6 +32,7 @@ class Context(Struct, frozen=True, kw_only=True):
     policies: Mapping[str, GuardrailPolicy]
     declared: frozenset[str]
     flags: Mapping[tuple[str, str], Flag]
+    plans: Mapping[str, RolloutPlan]
 
 
 class Check(Struct, Generic[SpecT], frozen=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 SUFFIXES = tuple(f".{kind}.{end}" for kind in ("rollout", "policy", "flag") for end in ("yaml", "yml"))
 """Of what can be applied."""
+TEST_SUFFIXES = (".test.yaml", ".test.yml")
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

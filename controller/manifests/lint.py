@@ -6,12 +6,14 @@ from itertools import islice
 from controller.domain.flag import Flag
 from controller.domain.plan import RolloutPlan
 from controller.domain.policy import GuardrailPolicy
+from controller.domain.rehearsal import RolloutTest
 from controller.manifests.checks import Context, Surroundings, run_checks
 from controller.manifests.loader import Loaded, Manifest, load
 from controller.manifests.plan_checks import PLAN_CHECKS
 from controller.manifests.policy_checks import POLICY_CHECKS
 from controller.manifests.problem import Problem, did_you_mean, has_errors
 from controller.manifests.reader import MAX_PROBLEMS
+from controller.manifests.rehearsal_checks import REHEARSAL_CHECKS
 
 __all__ = ["Surroundings", "lint"]
 
@@ -39,6 +41,7 @@ def _context(loaded: Iterable[Loaded], surroundings: Surroundings | None) -> Con
         policies=policies,
         declared=frozenset(policies) | unsound,
         flags={(one.spec.environment, one.spec.key): one for one in sound if isinstance(one, Flag)},
+        plans={one.metadata.name: one for one in sound if isinstance(one, RolloutPlan)},
     )
 
 
@@ -57,6 +60,8 @@ def _checked(manifest: Manifest, context: Context) -> Iterator[Problem]:
             yield from run_checks(PLAN_CHECKS, manifest, plan, context)
         case GuardrailPolicy(spec=policy):
             yield from run_checks(POLICY_CHECKS, manifest, policy, context)
+        case RolloutTest(spec=test):
+            yield from run_checks(REHEARSAL_CHECKS, manifest, test, context)
         case Flag(spec=flag):
             if not manifest.unsound and flag.off not in flag.variations:
                 message = f'off: "{flag.off}" is not one of the variations'

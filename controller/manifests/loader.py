@@ -8,22 +8,26 @@ from msgspec import Struct
 from controller.domain.flag import Flag
 from controller.domain.plan import API_VERSION, Metadata, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
+from controller.domain.rehearsal import RolloutTest
 from controller.manifests.problem import Problem, Severity, Span, did_you_mean
 from controller.manifests.reader import Node, Source, read
 from controller.manifests.structure import Path, check
 
 Document = RolloutPlan | GuardrailPolicy | Flag
-KINDS: dict[str, type[RolloutPlan] | type[GuardrailPolicy] | type[Flag]] = {
+"""What a server takes."""
+Written = Document | RolloutTest
+KINDS: dict[str, type[RolloutPlan] | type[GuardrailPolicy] | type[Flag] | type[RolloutTest]] = {
     "RolloutPlan": RolloutPlan,
     "GuardrailPolicy": GuardrailPolicy,
     "Flag": Flag,
+    "RolloutTest": RolloutTest,
 }
 
 
 class Manifest(Struct, frozen=True, eq=False):
     """A document and its places. `unsound` names the parts of `spec` that could not be read: they are None."""
 
-    value: Document
+    value: Written
     file: str
     node: Node
     source: Source
@@ -148,9 +152,9 @@ def _is_foreign(version: Node) -> bool:
 
 def _partial(
     value: Any,
-    wanted: type[RolloutPlan] | type[GuardrailPolicy] | type[Flag],
+    wanted: type[RolloutPlan] | type[GuardrailPolicy] | type[Flag] | type[RolloutTest],
     unsound: frozenset[Path],
-) -> tuple[Document, frozenset[str]] | None:
+) -> tuple[Written, frozenset[str]] | None:
     """The document without its unsound parts, so that lint can go on with the others; None if nothing is left.
 
     Lint runs a check only when everything it reads is sound, so the holes are never looked at.

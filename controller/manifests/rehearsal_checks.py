@@ -55,12 +55,9 @@ def _subject(manifest: Manifest, spec: RehearsalSpec, context: Context) -> Itera
         ("plan", spec.plan, set(context.plans)),
     ):
         if name is not None and name not in known and known:
-            yield manifest.problem(
-                ("spec", key),
-                "R403",
-                f'the {key} "{name}" was not found among these files',
-                did_you_mean(name, known),
-            )
+            message = f'the {key} "{name}" was not found among these files'
+            help_text = did_you_mean(name, known)
+            yield manifest.problem(("spec", key), "R403", message, help_text, severity="warning")
     if spec.policy is not None and spec.policy in context.policies:
         params = context.policies[spec.policy].spec.params
         for name in spec.with_:

@@ -28,6 +28,9 @@ SETTLING_POLL_SECONDS = 0.5
 """How soon the engine looks again after a commit, and while a step is not read back."""
 
 
+MOST_REASONS = 2
+
+
 class Happening(Struct, frozen=True, kw_only=True):
     """Something that was decided or ordered. `at` in seconds from the start; the rest is as it was after it.
 
@@ -46,11 +49,17 @@ class Happening(Struct, frozen=True, kw_only=True):
 
 
 class Holding(Struct, frozen=True, kw_only=True):
-    """From `at` on the run was kept where it was for these reasons; `text` is as it was then."""
+    """From `at` on the run was kept where it was for these reasons, in the words of `at`; without any it moved."""
 
     at: float
-    codes: frozenset[str]
-    text: str
+    codes: frozenset[str] = frozenset()
+    texts: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The most urgent reasons; the other ones are but counted."""
+        more = len(self.texts) - MOST_REASONS
+        return "; ".join(self.texts[:MOST_REASONS]) + (f"; and {more} more" if more > 0 else "")
 
 
 class Played(Struct, frozen=True, kw_only=True):
@@ -262,7 +271,7 @@ class Player:
 
     def _note(self, now: float, action: Action, cause: Cause, text: str, rule: str) -> None:
         run = self._run
-        self._held.append(Holding(at=now, codes=frozenset(), text=""))
+        self._held.append(Holding(at=now))
         self._happened.append(
             Happening(
                 at=now,
@@ -280,7 +289,8 @@ class Player:
     def _note_hold(self, now: float, decision: Decision) -> None:
         codes = frozenset(block.code for block in decision.blocks)
         if not self._held or self._held[-1].codes != codes:
-            self._held.append(Holding(at=now, codes=codes, text=decision.text))
+            texts = tuple(block.text for block in decision.blocks) or (decision.text,)
+            self._held.append(Holding(at=now, codes=codes, texts=texts))
 
     def _stage_name(self, run: Run) -> str:
         return self._plan.spec.stages[run.stage].name if run.stage != NOT_STARTED else ""

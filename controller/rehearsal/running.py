@@ -50,14 +50,16 @@ class Result(Struct, frozen=True, kw_only=True):
     judged: int = 0
 
 
-def rehearse(
-    manifests: Sequence[Manifest], plans: Mapping[str, RolloutPlan], policies: Mapping[str, GuardrailPolicy]
-) -> Iterator[Result]:
-    """Every case of these documents, one after the other. The documents were linted before."""
+def rehearse(manifests: Sequence[Manifest], named: str = "") -> Iterator[Result]:
+    """Every case in these documents whose name contains `named`. The documents were linted before."""
+    documents = [manifest.value for manifest in manifests]
+    plans = {one.metadata.name: one for one in documents if isinstance(one, RolloutPlan)}
+    policies = {one.metadata.name: one for one in documents if isinstance(one, GuardrailPolicy)}
     for manifest in manifests:
         if isinstance(manifest.value, RolloutTest):
             for index, case in enumerate(manifest.value.spec.tests):
-                yield _result(manifest, manifest.value, index, case, plans, policies)
+                if named.lower() in case.name.lower():
+                    yield _result(manifest, manifest.value, index, case, plans, policies)
 
 
 def _result(
