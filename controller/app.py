@@ -175,8 +175,11 @@ class Rampart:
 
     def _event_book(self) -> EventBook | None:
         """None when no source reads events: then none are counted."""
-        kept = [one.retention_seconds for one in self.settings.sources.values() if isinstance(one, EventsSourceSettings)]
-        return EventBook(self.events, self.clock, self.metrics, kept_seconds=max(kept)) if kept else None
+        counting = [one for one in self.settings.sources.values() if isinstance(one, EventsSourceSettings)]
+        if not counting:
+            return None
+        kept = max(one.retention_seconds for one in counting)
+        return EventBook(self.events, self.clock, self.metrics, kept_seconds=kept)
 
     def _manifest_folder(self) -> ManifestFolder | None:
         folder = self.settings.server.manifests
@@ -467,7 +470,10 @@ async def _serve(settings: Settings) -> int:
     rampart = Rampart(settings)
     host, _, port = settings.server.bind.rpartition(":")
     doors = delivery.Doors(
-        rampart.board, rampart.sdk_keys, rampart.clock, origins=settings.delivery.allowed_origins,
+        rampart.board,
+        rampart.sdk_keys,
+        rampart.clock,
+        origins=settings.delivery.allowed_origins,
         event_book=rampart.event_book,
     )
     app = doors.before(api.create_app(rampart))
