@@ -10,7 +10,6 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-
 RESOLUTION_SECONDS = 1e-9
 
 
