@@ -112,7 +112,8 @@ class Player:
             if now > self._script.until:
                 break
             if on_cue:
-                next_tick = min(next_tick, now + self._order(self._script.events[cues.pop(0)[1]], now))
+                done = self._order(self._script.events[cues.pop(0)[1]], now)
+                next_tick = min(next_tick, now) if done else next_tick
             else:
                 next_tick = now + self._tick(now)
         for _, index in cues:
@@ -243,19 +244,19 @@ class Player:
 
     # — people —
 
-    def _order(self, cue: Sentence, now: float) -> float:
-        """Carry out what a person orders. Returns the seconds until the next tick, infinite without one."""
+    def _order(self, cue: Sentence, now: float) -> bool:
+        """Carry out what a person orders; False when it was refused."""
         try:
             decision, extra = self._ordered(cue, now)
         except RampartError as error:
             self._refused.append((cue, str(error)))
-            return float("inf")
+            return False
         if decision.action == "kill":
             self._kill(now, decision)
         else:
             after = state_after(self._run, decision, self.wall(now), extra)
             self._commit(now, decision, after, self._observations)
-        return SETTLING_POLL_SECONDS
+        return True
 
     def _ordered(self, cue: Sentence, now: float) -> tuple[Decision, dict[str, Any]]:
         if cue.verb != "advance":
