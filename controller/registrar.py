@@ -171,7 +171,8 @@ class Registrar:
             raise InvalidManifests(findings)
         written = [one.value for name, text in files for one in load(text, name).documents]
         documents = [one for one in written if not isinstance(one, RolloutTest)]  # those are for the author's desk
-        return documents, [f"{one.file}:{one.line}:{one.column}: {one.code} {one.message}" for one in findings]
+        warnings = [one for one in findings if one.severity == "warning"]
+        return documents, [f"{one.file}:{one.line}:{one.column}: {one.code} {one.message}" for one in warnings]
 
     def _surroundings(self, stored: Stored) -> Surroundings:
         return Surroundings(

@@ -97,7 +97,7 @@ def init(folder: Path, yes: bool, **given: str | None) -> int:
     of the plan.
 
     \b
-    Examples:
+    Example:
       rampart init
       rampart init --flag checkout-v2 --service checkout --folder rollouts
     """

@@ -22,10 +22,11 @@ from controller.domain.status import ApplyResult
 @server_option
 @output_option
 def diff(paths: tuple[str, ...], server: Connection, output: str) -> int:
-    """Show what apply would change: on the server, for runs under way, and beside what the provider shows.
+    """Show what apply would change, and what that means.
 
-    Nothing is changed. A run keeps to the revisions it began with, so that for each one under way it is told what
-    apply --adopt would do to it. Exits with 1 when the files differ from the server's latest revisions.
+    Three ways: against the server's latest revisions; for each run under way, which keeps to the revisions it
+    began with, what apply --adopt would do to it; and what the provider shows of the flag now. Changes nothing.
+    Exits with 1 when the files differ from the server's latest revisions.
 
     \b
     Example:
