@@ -66,8 +66,9 @@ mutation: $(DEV) ## Break the logic on purpose and see which breaks no test noti
 	$(BIN)/mutmut run --max-children 1 $(ARGS)
 	$(BIN)/mutmut results
 
-schema: $(DEV) ## Regenerate docs/schema, docs/cli.md and docs/state-machine.md
+schema: $(DEV) ## Regenerate docs/schema, docs/lint.md, docs/cli.md and docs/state-machine.md
 	$(BIN)/rampart schema --write
+	$(BIN)/rampart lint --rules -o markdown > docs/lint.md
 	$(BIN)/rampart help markdown > docs/cli.md
 	$(BIN)/python -c "from controller.domain.diagram import state_diagram; print(state_diagram(), end='')" > docs/state-machine.md
 

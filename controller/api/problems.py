@@ -106,7 +106,10 @@ def _findings(error: errors.Invalid) -> list[Finding]:
 
 
 def _manifest_finding(problem: ManifestProblem) -> Finding:
-    return Finding(**msgspec.structs.asdict(problem))
+    fields = msgspec.structs.asdict(problem)
+    # What would mend it is for whoever has the file.
+    del fields["fix"]
+    return Finding(**fields)
 
 
 def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

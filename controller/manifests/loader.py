@@ -9,8 +9,9 @@ from controller.domain.flag import Flag
 from controller.domain.plan import API_VERSION, Metadata, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rehearsal import RolloutTest
-from controller.manifests.problem import Problem, Severity, Span, did_you_mean
+from controller.manifests.problem import Edit, Problem, Span, did_you_mean, meant
 from controller.manifests.reader import Node, Source, read
+from controller.manifests.rulebook.rule import Severity
 from controller.manifests.structure import Path, check
 
 Document = RolloutPlan | GuardrailPolicy | Flag
@@ -64,19 +65,27 @@ class Manifest(Struct, frozen=True, eq=False):
         message: str,
         help: str = "",  # noqa: A002
         *,
-        severity: Severity = "error",
+        severity: Severity | None = None,
         part: tuple[int, int] | None = None,
         at_key: bool = False,
+        fix: str = "",
     ) -> Problem:
-        """At the value of `path`, or at `part` (offset, length) of its text; for a map or list at its key."""
+        """At the value of `path`, or at `part` (offset, length) of its text; for a map or list at its key.
+
+        `fix` is what belongs there for certain.
+        """
         node = self.node_at(path)
         span = node.owner if at_key or node.kind != "scalar" else node.part(*part) if part else node.span
-        return self.source.problem(span, code, message, help, severity)
+        edit = node.replaced(fix, *part) if part else node.replaced(fix)
+        if at_key:
+            edit = Edit(span, fix) if fix and span.length == len(str(path[-1])) else None
+        return self.source.problem(span, code, message, help, severity, edit)
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
     """`documents` are sound and may be used when no problem is an error; `partial` are for lint alone."""
 
+    source: Source
     documents: list[Manifest]
     problems: list[Problem]
     partial: list[Manifest]
@@ -85,7 +94,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
 def load(text: bytes | str, file: str) -> Loaded:
     """Every document of one file. Never raises: whatever is wrong is in `problems`."""
     found = read(text, file)
-    loaded = Loaded(documents=[], problems=found.problems, partial=[])
+    loaded = Loaded(source=found.source, documents=[], problems=found.problems, partial=[])
     for node in found.documents:
         if node.kind == "scalar" and node.value is None:
             continue
@@ -135,7 +144,8 @@ def _envelope_problem(node: Node, source: Source) -> Problem | None:
         return source.problem(node.owner, "R004", 'the document lacks the key "kind"', help_text)
     if kind.text not in KINDS:
         message = f'unknown kind "{kind.text[:60]}"'
-        return source.problem(kind.span, "R004", message, did_you_mean(kind.text, KINDS))
+        fix = kind.replaced(meant(kind.text, KINDS))
+        return source.problem(kind.span, "R004", message, did_you_mean(kind.text, KINDS), fix=fix)
     if version is None:
         message = 'the document lacks the key "apiVersion"'
         return source.problem(node.owner, "R004", message, f"write apiVersion: {API_VERSION}")

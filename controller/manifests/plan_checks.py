@@ -1,20 +1,21 @@
 """What can be wrong with a rollout plan beyond its shape."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from controller.domain.binding import is_value, param_problems, value_message
 from controller.domain.conditions import uses_baseline
-from controller.domain.plan import AttributeMatch, Freeze, PlanSpec, Stage
+from controller.domain.plan import AttributeMatch, FlagRef, PlanSpec, RolloutPlan, Stage
 from controller.domain.policy import GuardrailPolicy, Rule
 from controller.domain.quantities import FULL_EXPOSURE
 from controller.manifests import promql
 from controller.manifests.checks import Check, Context, reading
 from controller.manifests.loader import Manifest
 from controller.manifests.policy_checks import parsed, selectors
-from controller.manifests.problem import Problem, Severity, did_you_mean, nearest
+from controller.manifests.problem import Problem, did_you_mean, meant, nearest
+from controller.manifests.rulebook.rule import Severity
+from controller.manifests.schedule_checks import freeze_span
 from controller.manifests.structure import Path
 
 Problems = Iterator[Problem]
@@ -70,7 +71,13 @@ def check_flag(manifest: Manifest, spec: PlanSpec, context: Context) -> Problems
         if variation not in flag.spec.variations:
             message = f'the flag "{spec.flag.key}" has no variation "{variation}"'
             help_text = did_you_mean(variation, flag.spec.variations)
-            yield manifest.problem(("spec", "serve", key), "R072", message, help_text)
+            fix = meant(variation, flag.spec.variations)
+            yield manifest.problem(("spec", "serve", key), "R072", message, help_text, fix=fix)
+    fallback, off = spec.serve.fallback, flag.spec.off
+    if fallback in flag.spec.variations and off in flag.spec.variations and fallback != off:
+        message = f'a kill would serve "{off}", which the flag serves when it is off, and not "{fallback}"'
+        help_text = f"make {fallback} the flag's off, or the plan's fallback {off}"
+        yield manifest.problem(("spec", "serve", "fallback"), "R224", message, help_text)
 
 
 def check_audience(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
@@ -118,13 +125,13 @@ def check_bakes(manifest: Manifest, spec: PlanSpec, context: Context) -> Problem
         return
     longest, name, written = max(known)
     for index, stage in enumerate(spec.stages):
-        if stage.bake_seconds < 2 * longest:
+        if 0 < stage.bake_seconds < 2 * longest:
             message = (
                 f'stage "{stage.name}" bakes {stage.bake}, less than two windows of "{name}" ({written} each)'
             )
             help_text = "the first window still shows the time before the change; bake longer"
             path: Path = ("spec", "stages", index, "bake")
-            yield manifest.problem(path, "R022", message, help_text, severity="warning")
+            yield manifest.problem(path, "R022", message, help_text)
 
 
 def check_zone(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
@@ -132,9 +139,10 @@ def check_zone(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
     if _zone(name) is None:
         close = nearest(name, available_timezones())
         help_text = f'did you mean "{close}"?' if close else "write an IANA name, as in Europe/Berlin or UTC"
-        yield manifest.problem(
-            ("spec", "schedule", "timezone"), "R031", f'unknown time zone "{name[:60]}"', help_text
-        )
+        message = f'unknown time zone "{name[:60]}"'
+        # Offsets of an hour differ by one character.
+        fix = "" if any(char.isdigit() for char in name) else meant(name, available_timezones())
+        yield manifest.problem(("spec", "schedule", "timezone"), "R031", message, help_text, fix=fix)
 
 
 def _zone(name: str) -> ZoneInfo | None:
@@ -156,7 +164,7 @@ def check_windows(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
 def check_freezes(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
     sound = []
     for index, freeze in enumerate(spec.schedule.freezes):
-        start, end = _span(freeze)
+        start, end = freeze_span(freeze)
         if start < end:
             sound.append((start, end, index))
             continue
@@ -169,11 +177,6 @@ def check_freezes(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
             message = f'the freezes "{freezes[first].name}" and "{freezes[second].name}" overlap'
             path = ("spec", "schedule", "freezes", max(first, second), "from")
             yield manifest.problem(path, "R030", message, "merge them, or adjust their ends", severity="warning")
-
-
-def _span(freeze: Freeze) -> tuple[datetime, datetime]:
-    # Local times of one zone are compared as they are written.
-    return datetime.fromisoformat(freeze.from_), datetime.fromisoformat(freeze.to)
 
 
 def check_people(manifest: Manifest, spec: PlanSpec, context: Context) -> Problems:
@@ -222,7 +225,8 @@ def check_uses(manifest: Manifest, spec: PlanSpec, context: Context) -> Problems
             close = nearest(use.policy, context.declared)
             help_text = f'did you mean "{close}"?' if close else "lint or apply it together with the plan"
             severity: Severity = "warning" if offline else "error"
-            yield manifest.problem((*path, "policy"), "R054", message, help_text, severity=severity)
+            fix = meant(use.policy, context.declared)
+            yield manifest.problem((*path, "policy"), "R054", message, help_text, severity=severity, fix=fix)
 
 
 def _check_params(manifest: Manifest, path: Path, given: dict[str, str], policy: GuardrailPolicy) -> Problems:
@@ -230,7 +234,8 @@ def _check_params(manifest: Manifest, path: Path, given: dict[str, str], policy:
         if name in given:
             known = name in policy.spec.params
             help_text = "" if known else did_you_mean(name, policy.spec.params)
-            yield manifest.problem((*path, "with", name), "R053", message, help_text, at_key=not known)
+            fix = "" if known else meant(name, set(policy.spec.params) - set(given))
+            yield manifest.problem((*path, "with", name), "R053", message, help_text, at_key=not known, fix=fix)
         else:
             where = (*path, "with") if given else (*path, "policy")
             yield manifest.problem(where, "R053", message, f"write with: {{ {name}: … }}")
@@ -246,7 +251,7 @@ def check_cohort(manifest: Manifest, spec: PlanSpec, context: Context) -> Proble
         message = f'"{use.policy}" also counts the audience that is always in: staff could hide or cause a breach'
         help_text = 'add cohort="share" to its selectors'
         path: Path = ("spec", "guardrails", index, "policy")
-        yield manifest.problem(path, "R061", message, help_text, severity="warning")
+        yield manifest.problem(path, "R061", message, help_text)
 
 
 def _all_selectors(policy: GuardrailPolicy) -> list[str]:
@@ -285,6 +290,19 @@ def _needs_control(policy: GuardrailPolicy, rule: Rule) -> bool:
     if baseline is None or condition is None or not uses_baseline(condition):
         return False
     return baseline.from_ == "control" and baseline.fallback is None
+
+
+def check_shared_flags(manifests: Iterable[Manifest]) -> Problems:
+    """Plans of one call that raise the same flag."""
+    seen: dict[FlagRef, Manifest] = {}
+    for manifest in manifests:
+        if not isinstance(manifest.value, RolloutPlan):
+            continue
+        first = seen.setdefault(manifest.value.spec.flag, manifest)
+        if first.name != manifest.name:
+            message = f'the plan "{first.name}" raises the same flag, and a flag has one run at a time'
+            help_text = "use one plan, or abandon the other before the start"
+            yield manifest.problem(("spec", "flag", "key"), "R223", message, help_text)
 
 
 def _repeated(names: Iterable[str]) -> Iterator[int]:

@@ -18,12 +18,13 @@ from controller.domain.quantities import seconds
 from controller.manifests import promql
 from controller.manifests.checks import Check, Context, reading
 from controller.manifests.loader import Manifest
-from controller.manifests.problem import Problem, did_you_mean, listed, nearest
+from controller.manifests.problem import Problem, did_you_mean, listed, meant, nearest
 from controller.manifests.structure import Path
 
 Problems = Iterator[Problem]
 
 NOTHING = Condition(())
+TURNED_ROUND = {"=>": ">=", "=<": "<="}
 SHAPES = "bad and total (two counters), or histogram and quantile, or query"
 
 
@@ -31,6 +32,10 @@ def selectors(metric: Metric) -> dict[str, str]:
     """The selectors a metric declares, by key."""
     written = {"bad": metric.bad, "total": metric.total, "histogram": metric.histogram}
     return {key: text for key, text in written.items() if text is not None}
+
+
+def distinguishes_variations(text: str) -> bool:
+    return any(name == "variation" for name, _, _ in placeholders(text))
 
 
 def parsed(rule: Rule) -> Condition | None:
@@ -50,7 +55,8 @@ def check_conditions(manifest: Manifest, spec: PolicySpec, _: Context) -> Proble
             condition = parse(rule.condition)
         except ConditionError as error:
             part = (error.offset, error.length)
-            yield manifest.problem(path, "R010", f"{error}", error.help, part=part)
+            fix = TURNED_ROUND.get(rule.condition[error.offset : error.offset + error.length], "")
+            yield manifest.problem(path, "R010", f"{error}", error.help, part=part, fix=fix)
             continue
         for comparison in comparisons(condition):
             if comparison.metric not in defined:
@@ -64,14 +70,14 @@ def _undefined_metric(
     close = nearest(name, defined)
     message = f'metric "{name[:60]}" is not defined in this policy. defined: {listed(defined)}'
     help_text = f'did you mean "{close}"?' if close else "define it under metrics:"
-    return manifest.problem(path, "R010", message, help_text, part=part)
+    return manifest.problem(path, "R010", message, help_text, part=part, fix=meant(name, defined))
 
 
 def check_units(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
     for index, rule in enumerate(spec.rules):
         for comparison in comparisons(parsed(rule) or NOTHING):
             metric = spec.metrics.get(comparison.metric)
-            misfit = _unit_misfit(metric, comparison.unit, comparison.number) if metric else None
+            misfit = unit_misfit(metric, comparison.unit, comparison.number) if metric else None
             if misfit is not None:
                 part = _limit_part(rule.condition, comparison)
                 yield manifest.problem(("spec", "rules", index, "if"), "R010", *misfit, part=part)
@@ -95,7 +101,7 @@ def _limit_part(text: str, comparison: Comparison) -> tuple[int, int]:
     return start, end - start
 
 
-def _unit_misfit(metric: Metric, unit: LimitUnit, number: float) -> tuple[str, str] | None:
+def unit_misfit(metric: Metric, unit: LimitUnit, number: float) -> tuple[str, str] | None:
     """(message, help) when a limit of this unit says nothing about this metric."""
     if unit == "x baseline":
         return None
@@ -141,7 +147,7 @@ def check_floors(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
             )
         for comparison in relative:
             metric = spec.metrics.get(comparison.metric)
-            misfit = _unit_misfit(metric, unit, number) if metric else None
+            misfit = unit_misfit(metric, unit, number) if metric else None
             if misfit is not None:
                 yield manifest.problem(path, "R010", *misfit)
 
@@ -159,7 +165,7 @@ def check_harm(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
     if not any(rule.then == "kill" and rule.mode == "enforce" for rule in spec.rules):
         message = "no enforced rule kills: a bad release waits for a person"
         help_text = "add a rule with then: kill for harm that must not wait"
-        yield manifest.problem(("spec", "rules"), "R050", message, help_text, severity="warning")
+        yield manifest.problem(("spec", "rules"), "R050", message, help_text)
 
 
 def check_kill_delays(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
@@ -168,7 +174,7 @@ def check_kill_delays(manifest: Manifest, spec: PolicySpec, _: Context) -> Probl
             message = f'"{rule.id}" kills after for: {rule.for_}, less than two polls ({spec.every} each)'
             help_text = "a single bad reading could kill; wait for two at least"
             path: Path = ("spec", "rules", index, "for" if rule.for_ != "0s" else "id")
-            yield manifest.problem(path, "R023", message, help_text, severity="warning")
+            yield manifest.problem(path, "R023", message, help_text)
 
 
 def check_shapes(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
@@ -247,7 +253,9 @@ def check_placeholders(manifest: Manifest, spec: PolicySpec, _: Context) -> Prob
                 message = f'"${placeholder[:60]}" is neither a built-in placeholder nor a parameter of this policy'
                 path: Path = ("spec", "metrics", name, key)
                 help_text = did_you_mean(placeholder, known)
-                yield manifest.problem(path, "R053", message, help_text, part=(offset, length))
+                certain = meant(placeholder, known)
+                fix = text[offset : offset + length].replace(placeholder, certain) if certain else ""
+                yield manifest.problem(path, "R053", message, help_text, part=(offset, length), fix=fix)
 
 
 def check_params(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
@@ -317,7 +325,7 @@ def check_dilution(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems
                 )
                 help_text = 'add flag="$flag",variation="$variation"'
             path: Path = ("spec", "metrics", name, key)
-            yield manifest.problem(path, "R060", message, help_text, severity="warning")
+            yield manifest.problem(path, "R060", message, help_text)
 
 
 def check_rule_scope(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:

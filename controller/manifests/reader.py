@@ -13,7 +13,9 @@ from typing import Any, Literal, Protocol
 import yaml
 from msgspec import Struct, field
 
-from controller.manifests.problem import Problem, Severity, Span
+from controller.manifests.problem import Edit, Problem, Span
+from controller.manifests.rulebook import RULES
+from controller.manifests.rulebook.rule import Severity
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -74,6 +76,12 @@ class Node(Struct, kw_only=True, eq=False, gc=False):
             return self.span
         return Span(self.span.line, self.span.column + self.quote + offset, length)
 
+    def replaced(self, text: str, offset: int = 0, length: int | None = None) -> Edit | None:
+        """The edit that puts `text` for some characters of a scalar's text; None when they cannot be located."""
+        if not (self.exact and text):
+            return None
+        return Edit(self.part(offset, len(self.text) if length is None else length), text)
+
 
 # Shared by all scalars, which have neither items nor entries.
 _NO_ITEMS: list[Node] = []
@@ -93,8 +101,10 @@ class Source(Struct, frozen=True):
         code: str,
         message: str,
         help: str = "",  # noqa: A002
-        severity: Severity = "error",
+        severity: Severity | None = None,
+        fix: Edit | None = None,
     ) -> Problem:
+        """The severity is the rule's own unless another is given."""
         line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
         return Problem(
             file=self.file,
@@ -104,8 +114,9 @@ class Source(Struct, frozen=True):
             code=code,
             message=message,
             help=help,
-            severity=severity,
+            severity=severity or RULES[code].severity,
             source_line=line[:LONGEST_SHOWN] if span.column <= LONGEST_SHOWN else "",
+            fix=fix,
         )
 
 
@@ -143,6 +154,11 @@ def read(text: bytes | str, file: str) -> Read:
         # What half a document lacks may stand in its other half.
         builder.documents[-1:] = []
     return Read(source, builder.documents, builder.problems)
+
+
+def line_starts(text: str) -> list[int]:
+    """The offset of every line's first character."""
+    return [0, *(found.end() for found in _LINE_BREAK.finditer(text))]
 
 
 def _decoded(text: bytes | str, source: Source) -> str:

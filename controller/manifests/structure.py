@@ -22,7 +22,7 @@ from controller.domain.quantities import (
     seconds,
 )
 from controller.domain.schedule import days_of
-from controller.manifests.problem import Problem, Span, did_you_mean, nearest
+from controller.manifests.problem import Edit, Problem, Span, did_you_mean, meant, nearest
 from controller.manifests.reader import MAX_PROBLEMS, UNREADABLE, Node, Source
 
 Path = tuple[str | int, ...]
@@ -112,12 +112,12 @@ class _Walker:
             case _:
                 return self._scalar(node, wanted, path)
 
-    def wrong(self, path: Path, span: Span, message: str, help_text: str = "") -> None:
+    def wrong(self, path: Path, span: Span, message: str, help_text: str = "", fix: Edit | None = None) -> None:
         self.unsound.add(path)
-        self._report(span, "R003", message, help_text)
+        self._report(span, "R003", message, help_text, fix)
 
-    def _report(self, span: Span, code: str, message: str, help_text: str) -> None:
-        self.problems.append(self._source.problem(span, code, message, help_text))
+    def _report(self, span: Span, code: str, message: str, help_text: str, fix: Edit | None) -> None:
+        self.problems.append(self._source.problem(span, code, message, help_text, fix=fix))
         if len(self.problems) >= MAX_PROBLEMS:
             raise _TooManyProblems
 
@@ -153,10 +153,12 @@ class _Walker:
                 continue
             message = f'unknown key "{name[:60]}" in {_label(path)}'
             choices = [other for other in names if other not in node.entries] or names
-            self._report(node.keys[name], "R002", message, did_you_mean(name, choices))
-            meant = nearest(name, [other for other in names if other not in entries])
-            if meant:
-                entries[meant] = entry
+            span, certain = node.keys[name], meant(name, choices)
+            fix = Edit(span, certain) if certain not in node.entries and span.length == len(name) else None
+            self._report(span, "R002", message, did_you_mean(name, choices), fix if certain else None)
+            likely = nearest(name, [other for other in names if other not in entries])
+            if likely:
+                entries[likely] = entry
         return entries
 
     def _missing(self, node: Node, field: types.Field, path: Path) -> None:
@@ -207,7 +209,8 @@ class _Walker:
             case types.LiteralType():
                 choices = [str(value) for value in wanted.values]
                 message = f"{_label(path)} must be {_choice(choices)}{_found(node)}"
-                self.wrong(path, node.span, message, _closest(node.text, choices))
+                fix = node.replaced(meant(node.text, choices))
+                self.wrong(path, node.span, message, _closest(node.text, choices), fix)
             case types.BoolType() if isinstance(node.value, bool):
                 pass
             case types.IntType() if isinstance(node.value, int) and not isinstance(node.value, bool):
@@ -216,7 +219,7 @@ class _Walker:
                 self._check_bounds(node.value, wanted, path, node.span)
             case _:
                 message = f"{_label(path)} must be {_wanted(wanted)}{_found(node)}"
-                self.wrong(path, node.span, message, _instead(node, wanted))
+                self.wrong(path, node.span, message, _instead(node, wanted), _unquoted(node, wanted))
         return node.value
 
     def _check_text(self, text: str, wanted: types.Type, path: Path, span: Span, prefix: str = "") -> None:
@@ -322,6 +325,13 @@ def _instead(node: Node, wanted: types.Type) -> str:
             return "remove the quotes"
         case _:
             return ""
+
+
+def _unquoted(node: Node, wanted: types.Type) -> Edit | None:
+    number = isinstance(wanted, types.IntType | types.FloatType) and isinstance(node.value, str)
+    if not (number and node.exact and _is_number(node.text) and node.text == node.text.strip()):
+        return None
+    return Edit(node.span, node.text)
 
 
 def _respelt(text: str, pattern: str) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from controller.domain.rehearsal import RolloutTest
 from controller.domain.status import Change
 from controller.manifests.diff import diff
 from controller.manifests.loader import Document, load
@@ -15,7 +16,9 @@ def document(file: str, *changes: tuple[str, str]) -> Document:
         text = text.replace(old, new, 1)
     loaded = load(text, file)
     assert loaded.problems == []
-    return loaded.documents[0].value
+    value = loaded.documents[0].value
+    assert not isinstance(value, RolloutTest)
+    return value
 
 
 PLAN, POLICY = "checkout-v2.rollout.yaml", "web-service.policy.yaml"

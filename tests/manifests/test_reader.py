@@ -80,7 +80,7 @@ def test_a_hostile_query_is_refused_quickly() -> None:
     for query in ("1" + "^1" * 1_900, "(" * 2_000, "-" * 3_900 + "1", "x" * 5_000):
         text = policy.replace("""'max(queue_depth{queue="$queue",environment="$environment"})'""", f"'{query}'")
         started = time.process_time()
-        assert [problem.code for problem in lint([("q.policy.yaml", text.encode())])] == ["R011"]
+        assert [problem.code for problem in lint([("queue-worker.policy.yaml", text.encode())])] == ["R011"]
         assert time.process_time() - started <= CPU_SECONDS
 
 
