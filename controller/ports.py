@@ -265,8 +265,8 @@ class EventStore(Protocol):
         """Somebody asks for these. What nobody asked for before counts from so many seconds on."""
 
     async def watches(self) -> Collection[Watch]: ...
-    async def note_gap(self, environment: str, refused: int) -> None:
-        """So many deliveries were refused up to now."""
+    async def note_gap(self, environment: str, missed: int) -> None:
+        """So many deliveries up to now were not counted, or not all of them."""
 
     async def forget(self, *, counts_seconds: float, deliveries_seconds: float) -> None:
         """Delete what is older: counts and what nobody asked for, and the deliveries that were counted."""

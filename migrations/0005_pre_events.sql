@@ -37,9 +37,9 @@ CREATE TABLE event_watches (
     PRIMARY KEY (flag, metric)
 );
 
--- Until when deliveries were refused last: nothing is said of a window that reaches behind that.
+-- Until when deliveries came in that were not counted: nothing is said of a window that reaches behind that.
 CREATE TABLE event_gaps (
     environment text PRIMARY KEY,
     until timestamptz NOT NULL,
-    refused bigint NOT NULL
+    missed bigint NOT NULL
 );

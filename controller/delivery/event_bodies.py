@@ -29,6 +29,9 @@ class Garbled(ValueError):
     """Not what an SDK sends; says why."""
 
 
+NOTHING = Raw()
+
+
 class Served(Struct, gc=False):
     """How often one variation was served; none when the caller's default was."""
 
@@ -44,14 +47,14 @@ class Feature(Struct, gc=False):
 class Event(Struct, gc=False, rename="camel"):
     """Of any kind. Dates are milliseconds since 1970 by the clock of whoever sent it.
 
-    `context` stays as it came: most events of a delivery repeat one that was read already.
+    `context` stays as it came, empty when it did not: most events of a delivery repeat one that was read already.
     """
 
     kind: str
     creation_date: float = 0.0
     start_date: float = 0.0
     key: str = ""
-    context: Raw | None = None
+    context: Raw = NOTHING
     context_keys: dict[str, str] | None = None
     metric_value: float | None = None
     variation: int | None = None

@@ -64,7 +64,7 @@ class EventBook:
         self._forgot_at = clock.monotonic()
         self._held: list[tuple[Delivery, str, asyncio.Future[None]]] = []
         self._size = 0
-        self._refused: Counter[str] = Counter()
+        self._missed: Counter[str] = Counter()
         self._environments: set[str] = set()
         self._something = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -90,18 +90,25 @@ class EventBook:
         return self._size < self._max_held and len(self._held) < MAX_DELIVERIES
 
     def refuse(self, environment: str) -> None:
-        """A delivery was not taken for want of room or time: its time is not counted."""
-        self._refused[environment] += 1
+        """A delivery was not taken for want of room or time."""
         self._metrics.event_delivery("refused")
-        self._something.set()
+        self._miss(environment)
 
-    def garbled(self) -> None:
+    def garbled(self, environment: str) -> None:
         """A delivery was no list of events."""
         self._metrics.event_delivery("garbled")
+        self._miss(environment)
 
-    def read(self, counts: Counts, garbled: int) -> None:
-        """A delivery was read; `garbled` events of it were none."""
+    def read(self, environment: str, counts: Counts, garbled: int) -> None:
+        """A delivery was read; `garbled` events of it could not be."""
         self._metrics.events({**counts.kinds, "garbled": garbled}, counts.unassigned)
+        if garbled:
+            self._miss(environment)
+
+    def _miss(self, environment: str) -> None:
+        """Something happened that was not counted: up to now nothing can be said of the environment."""
+        self._missed[environment] += 1
+        self._something.set()
 
     async def keep(self, delivery: Delivery, environment: str) -> None:
         """Returns when it is in the database, or after a moment."""
@@ -131,11 +138,11 @@ class EventBook:
 
     async def _write(self) -> None:
         """Raises StoreUnavailable; what it was about is still held then, and may be in the database."""
-        for environment, refused in list(self._refused.items()):
-            await self._store.note_gap(environment, refused)
-            self._refused[environment] -= refused
-            if not self._refused[environment]:
-                del self._refused[environment]
+        for environment, missed in list(self._missed.items()):
+            await self._store.note_gap(environment, missed)
+            self._missed[environment] -= missed
+            if not self._missed[environment]:
+                del self._missed[environment]
         while self._held:
             batch = self._held[:AT_ONCE]
             try:
@@ -178,7 +185,7 @@ class EventBook:
         if found - self._watches and asked_at - self._looked_at > COUNTED_FROM_SECONDS - LOOK_SECONDS:
             # These were asked for while the database was out of reach from here: they were not counted in time.
             for environment in self._environments:
-                self.refuse(environment)
+                self._miss(environment)
         self._looked_at = asked_at
         if self.wanted is None or found != self._watches:
             self._watches, self.wanted = found, wanted(found)

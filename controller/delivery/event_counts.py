@@ -15,6 +15,7 @@ from controller.domain.evaluation import Context, Evaluation, NoContext, parse_c
 from controller.domain.sdkflag import CONTEXT_KIND, RULE_PREFIX
 from controller.domain.tally import (
     ALWAYS,
+    CHANGING,
     CONTEXTS,
     EVALUATIONS,
     OTHER,
@@ -35,9 +36,12 @@ WRONG_CLOCK_SECONDS = 600.0
 
 LATE_SECONDS = 3600.0
 
+SETTLING_SECONDS = 30.0
+"""How long after a change events of before it may be on their way."""
+
 LATE, CHANGED, NOBODY, HIDDEN = "late", "changed", "nobody", "hidden"
-"""Why an event has no variation: it came too late; its variation changed about then; it is about no user, or no
-context at all; attributes that the flag asks for were not sent with it."""
+"""Why an event has no variation: it came too late; the variation may have changed since; it is about no user, or
+no context at all; attributes that the flag asks for were not sent with it."""
 
 UNKEPT_KINDS = frozenset({"click", "pageview", "migration_op", "diagnostic", "diagnostic-init"})
 KINDS = frozenset({"summary", "custom", "index", "identify", "feature", "debug"}) | UNKEPT_KINDS
@@ -190,9 +194,9 @@ class _Counting:
     # — who was served what —
 
     def _person(self, event: Event) -> Person:
-        if event.context is None:
-            return _of_keys(event.context_keys) if event.context_keys else NOBODY_KNOWN
         raw = bytes(event.context)
+        if not raw:
+            return _of_keys(event.context_keys) if event.context_keys else NOBODY_KNOWN
         found = self._people.get(raw)
         if found is None:
             found = self._people[raw] = _of_context(raw)
@@ -215,7 +219,8 @@ class _Counting:
         if since >= story.present.since:
             arm = person.present_arms[flag] = _arm_of(flag, story, story.present, person.context)
             return arm
-        return _past_arm(flag, story, person.context, since)
+        changing = story.present.since > self._arrived - SETTLING_SECONDS
+        return _past_arm(flag, story, person.context, since) or _unassigned(CHANGING if changing else CHANGED)
 
     def _happened_after(self, event: Event) -> float | None:
         """The earliest it may have happened, in seconds since 1970; None when it came too late."""
@@ -240,17 +245,17 @@ def _told(story: Story | None, counter: Served) -> Arm | None:
     return Arm(story.variations[counter.variation], "", exposure)
 
 
-def _past_arm(flag: str, story: Story, context: Context, since: float) -> Arm:
-    """The same in all states from then on, or none."""
+def _past_arm(flag: str, story: Story, context: Context, since: float) -> Arm | None:
+    """The one of all states from then on; None when they differ, or are not known."""
     latest: Arm | None = None
     for state in story.states():
         arm = _arm_of(flag, story, state, context)
         if latest is not None and arm[:2] != latest[:2]:
-            return _unassigned(CHANGED)
+            return None
         latest = arm
         if since >= state.since:
             return arm._replace(exposure=UNKNOWN_EXPOSURE)
-    return _unassigned(CHANGED)
+    return None
 
 
 def _arm_of(flag: str, story: Story, state: State, context: Context) -> Arm:

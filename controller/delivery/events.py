@@ -103,7 +103,7 @@ class EventsDoor:
             reading.book.refuse(reading.environment)
             await answer(send, 408, CLOSE, TEXT, body=b"the body did not arrive in time\n")
         except Garbled as error:
-            reading.book.garbled()
+            reading.book.garbled(reading.environment)
             await answer(send, 400, TEXT, body=f"{error}\n".encode())
         else:
             await reading.book.keep(delivery, reading.environment)
@@ -123,7 +123,7 @@ class EventsDoor:
         counts, garbled = await asyncio.get_running_loop().run_in_executor(
             self._reader, _counted, body, encoding, reading, arrived
         )
-        reading.book.read(counts, garbled)
+        reading.book.read(reading.environment, counts, garbled)
         return Delivery(
             _identity(reading.environment, header(scope, b"x-launchdarkly-payload-id")), counts.tallies
         )

@@ -35,6 +35,10 @@ NO_BUCKET = LOWEST_BUCKET - 1
 SHARE, ALWAYS, OTHER = "share", "always", "other"
 """Cohorts: in by the rollout's share, in the audience that is always in, or by somebody else's rule or target."""
 
+CHANGING = "changing"
+"""In place of a cohort: the variation was just changing. All that such a context does is left out for a moment, so
+that no share of anything is distorted."""
+
 UNKNOWN_EXPOSURE = -1
 
 

@@ -21,6 +21,7 @@ from controller.domain.evidence import (
 )
 from controller.domain.quantities import exposure_text
 from controller.domain.tally import (
+    CHANGING,
     CONTEXTS,
     NO_BUCKET,
     Cell,
@@ -251,7 +252,11 @@ def _chosen(asked: Asked, counted: Sequence[Counted]) -> list[Counted]:
 
 def _refuse_unassigned(asked: Asked, counted: Sequence[Counted], environments: Collection[str]) -> None:
     """Events that belong to one of the variations, nobody knows which: few change nothing, many everything."""
-    here = [one for one in counted if one.bucket == NO_BUCKET and _may_be_in(asked, one.cell, environments)]
+    here = [
+        one
+        for one in counted
+        if one.bucket == NO_BUCKET and one.cell.cohort != CHANGING and _may_be_in(asked, one.cell, environments)
+    ]
     total = sum(one.count for one in here)
     without = [one for one in here if not one.cell.variation]
     if total and sum(one.count for one in without) > MOST_UNASSIGNED * total:

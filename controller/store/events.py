@@ -81,8 +81,8 @@ class PostgresEvents:
     async def watches(self) -> Collection[Watch]:
         return [Watch(row["flag"], row["metric"]) for row in await self._database.fetch(SQL["watches"])]
 
-    async def note_gap(self, environment: str, refused: int) -> None:
-        await self._database.execute(SQL["note_gap"], environment, refused)
+    async def note_gap(self, environment: str, missed: int) -> None:
+        await self._database.execute(SQL["note_gap"], environment, missed)
 
     async def forget(self, *, counts_seconds: float, deliveries_seconds: float) -> None:
         await self._database.execute(SQL["forget_counts"], counts_seconds)

@@ -58,10 +58,10 @@ WHERE present.asked_at < clock_timestamp() - make_interval(secs => 60)
 SELECT flag, metric FROM event_watches
 
 -- name: note_gap
--- Deliveries were refused until now.
-INSERT INTO event_gaps AS present (environment, until, refused) VALUES ($1, clock_timestamp(), $2)
+-- Deliveries up to now were not counted.
+INSERT INTO event_gaps AS present (environment, until, missed) VALUES ($1, clock_timestamp(), $2)
 ON CONFLICT (environment) DO UPDATE
-SET until = clock_timestamp(), refused = present.refused + excluded.refused
+SET until = clock_timestamp(), missed = present.missed + excluded.missed
 
 -- name: forget_counts
 -- Counts that no window reaches any more.

@@ -61,7 +61,7 @@ class EventMemory:
         self._answer()
         return list(self._watches)
 
-    async def note_gap(self, environment: str, refused: int) -> None:
+    async def note_gap(self, environment: str, missed: int) -> None:
         self._answer()
         self._gaps[environment] = self._seconds()
 
