@@ -1,0 +1,38 @@
+"""Twenty flags that are rolled out at the same time, half way, by a real server; staff is always in."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.support import manifests
+from tests.support.exposition import Exposition, Traffic
+from tests.support.server import RampartServer, serving, wait_until
+
+FLAGS = [f"flag-{number:02}" for number in range(20)]
+STAGES = {"half": "50%", "everyone": "100%"}
+STAFF_EMAIL = "anna@acme.example"
+
+
+@contextmanager
+def twenty_at_half(folder: Path, settings: str = "") -> Iterator[RampartServer]:
+    """Every flag serves "on" to half of all. `settings` are more lines of rampart.toml."""
+    folder.mkdir(exist_ok=True)
+    healthy = {flag: {"on": Traffic(), "off": Traffic()} for flag in FLAGS}
+    with (
+        closing(Exposition(healthy)) as app,
+        serving(folder, manifests.scrape_settings(app.url) + settings) as server,
+    ):
+        server.apply(
+            quick_policy=manifests.policy(),
+            **{f"{flag}_flag": manifests.flag(flag) for flag in FLAGS},
+            **{f"{flag}_rollout": manifests.plan(flag, "1h", stages=STAGES) for flag in FLAGS},
+        )
+        for flag in FLAGS:
+            server.command(flag, "start")
+
+        def at_half() -> bool:
+            runs = [server.status(flag) for flag in FLAGS]
+            return all(run["confirmed"] and run["observed_exposure"] == 50_000 for run in runs)
+
+        wait_until(at_half, seconds=60, every=0.5, what="twenty rollouts to be at 50 %")
+        yield server
