@@ -74,7 +74,9 @@ def check_flag(manifest: Manifest, spec: PlanSpec, context: Context) -> Problems
             fix = meant(variation, flag.spec.variations)
             yield manifest.problem(("spec", "serve", key), "R072", message, help_text, fix=fix)
     fallback, off = spec.serve.fallback, flag.spec.off
-    if fallback in flag.spec.variations and off in flag.spec.variations and fallback != off:
+    # Beside a server the provider itself objects.
+    alone = context.surroundings is None
+    if alone and fallback in flag.spec.variations and off in flag.spec.variations and fallback != off:
         message = f'a kill would serve "{off}", which the flag serves when it is off, and not "{fallback}"'
         help_text = f"make {fallback} the flag's off, or the plan's fallback {off}"
         yield manifest.problem(("spec", "serve", "fallback"), "R224", message, help_text)
