@@ -124,8 +124,8 @@ class Rampart:
         self.registrar = Registrar(
             self.store, self.providers, settings, self.clock, self._observe, applied=self._sync
         )
-        self.doctor = self._doctor()
         self.manifests = self._manifest_folder()
+        self.doctor = self._doctor()
         self._saved: LastKnown | None = None
         self._remembering = asyncio.Lock()
         self._remembered = 0
@@ -171,7 +171,13 @@ class Rampart:
             settings=self.settings,
         )
         plans = Plans(store=self.store, sources=self.sources, providers=self.providers, settings=self.settings)
-        return Doctor(installation=installation, plans=plans, channels=self.channels, clock=self.clock)
+        return Doctor(
+            installation=installation,
+            plans=plans,
+            channels=self.channels,
+            clock=self.clock,
+            at_hand=[self.manifests.check] if self.manifests else [],
+        )
 
     def _event_book(self) -> EventBook | None:
         """None when no source reads events: then none are counted."""

@@ -5,7 +5,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from controller.doctor.findings import DEADLINE_SECONDS, failed, fine, within_deadline
 from controller.doctor.installation import Installation, source_clocks
@@ -25,8 +25,16 @@ class Doctor:
     """Asks, and changes nothing. Everything is asked at the same time and nothing for ever."""
 
     def __init__(
-        self, *, installation: Installation, plans: Plans, channels: Mapping[str, Channel], clock: Clock
+        self,
+        *,
+        installation: Installation,
+        plans: Plans,
+        channels: Mapping[str, Channel],
+        clock: Clock,
+        at_hand: Sequence[Callable[[], Check]] = (),
     ) -> None:
+        """`at_hand` are findings of parts that know by themselves how they are."""
+        self._at_hand = at_hand
         self._installation = installation
         self._plans = plans
         self._channels = channels
@@ -40,7 +48,8 @@ class Doctor:
             *found, of_plans = await asyncio.gather(
                 *(within_deadline(name, look) for name, look in looks), self._of_plans(plans)
             )
-        return [check for some in [*found, of_plans] for check in some]
+        known = [tell() for tell in self._at_hand]
+        return [check for some in [*found, known, of_plans] for check in some]
 
     async def _of_plans(self, names: Collection[str]) -> Sequence[Check]:
         try:

@@ -71,6 +71,9 @@ def test_the_folder_is_in_force_once_the_database_is_there_and_mistakes_change_n
         (folder / "shop.rollout.yaml").write_text(manifests.plan("shop", bake="sometime"))
         wait_until(lambda: not in_force(server), what="the mistake to be noticed")
         assert "shop.rollout.yaml:" in server.tail()
+        (check,) = [one for one in server.call("GET", "doctor") if one["name"] == "manifests"]
+        assert check["state"] == "fail"
+        assert "shop.rollout.yaml:" in check["detail"]
         assert (bake(server), server.request("GET", "/readyz").status) == ("1s", 200), "killing needs no manifests"
 
         (folder / "shop.rollout.yaml").write_text(manifests.plan("shop", bake="2s"))
