@@ -3,98 +3,31 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
-from controller.doctor import Doctor, findings
-from controller.doctor.installation import Installation
-from controller.doctor.plans import Plans
-from controller.domain.catalogue import DatabaseCondition, Replica
+from controller.doctor import findings
+from controller.domain.catalogue import Replica
 from controller.domain.evidence import Examined, Question, Reading
 from controller.domain.flag import FlagState
-from controller.domain.status import Check
 from controller.errors import NotFound, StoreUnavailable, Unavailable
-from controller.peers import HttpPeers, Sighting
-from controller.ports import Channel
-from controller.settings import LogChannelSettings, PrometheusSourceSettings, ScrapeSourceSettings, Settings
+from controller.peers import Sighting
+from controller.settings import PrometheusSourceSettings, ScrapeSourceSettings, Settings
 from controller.sources.kinds import Source
 from controller.sources.scrape import ScrapeSource
 from tests.support.engine import World
+from tests.support.practice import Practice
 from tests.support.prometheus import ExpositionServer
 from tests.support.rollouts import make_plan, make_policy
 
-CONDITION = DatabaseCondition(
-    now=datetime(2026, 1, 1, tzinfo=UTC), version="18.4", schema="0005_pre_events.sql", audit_head=7,
-    read_only=False, fsync=True, synchronous_commit="on", connections=3, max_connections=60,
-)  # fmt: skip
 STAGES = [{"name": "everyone", "exposure": "100%", "bake": "30m"}]
 ANY = {"requests": 1}
 NOTIFY = [{"to": "oncall"}]
 WITHOUT_ALWAYS: dict[str, Any] = {"audience": {"always": []}, "notify": NOTIFY}
-
-
-class Seen:
-    """Peers that were seen so."""
-
-    def __init__(self, *sightings: Sighting) -> None:
-        self._sightings = sightings
-
-    def sightings(self) -> Sequence[Sighting]:
-        return self._sightings
-
-
-class Practice:
-    """A doctor for `world`, with what of the surroundings a test changes."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.condition: dict[str, Any] = {}
-        self.away: Exception | None = None
-        self.schema_problem: str | None = None
-        self.sources: dict[str, Source] = {}
-        self.peers: Sequence[Sighting] = ()
-        self.settings = Settings(channels={"oncall": LogChannelSettings()})
-        self.channels: Mapping[str, Channel] = {}
-
-    async def _condition(self) -> DatabaseCondition:
-        if self.away:
-            raise self.away
-        return replace(CONDITION, **{"now": self.world.clock.now(), **self.condition})
-
-    def doctor(self) -> Doctor:
-        world = self.world
-        return Doctor(
-            installation=Installation(
-                store=world.store,
-                condition=self._condition,
-                schema_problem=lambda: self.schema_problem,
-                data=world.folder,
-                sources=self.sources,
-                peers=cast("HttpPeers", Seen(*self.peers)),
-                presence=world.presence,
-                clock=world.clock,
-                settings=self.settings,
-            ),
-            plans=Plans(
-                store=world.store, sources=self.sources, providers=world.providers, settings=self.settings
-            ),
-            channels=self.channels,
-            clock=world.clock,
-        )
-
-    async def examined(self, *plans: str) -> dict[str, list[Check]]:
-        found: dict[str, list[Check]] = {}
-        for check in await self.doctor().examine(plans):
-            found.setdefault(check.name, []).append(check)
-        return found
-
-    async def one(self, name: str, *plans: str) -> Check:
-        (check,) = (await self.examined(*plans))[name]
-        return check
 
 
 @pytest.fixture
@@ -407,7 +340,6 @@ async def test_a_source_that_hangs_delays_nothing_for_longer_than_its_deadline(
     practice: Practice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(findings, "DEADLINE_SECONDS", 0.05)
-    monkeypatch.setattr("controller.doctor.plans.DEADLINE_SECONDS", 0.05)
 
     class Hanging(Counting):
         async def problems(self) -> Sequence[str]:

@@ -31,14 +31,25 @@ def prometheus_binary() -> str:
 
 @contextmanager
 def running_prometheus(
-    directory: Path, targets: Sequence[str], *, scrape_interval: str = "500ms", arguments: Sequence[str] = ()
+    directory: Path,
+    targets: Sequence[str],
+    *,
+    scrape_interval: str = "500ms",
+    arguments: Sequence[str] = (),
+    replica: str = "",
+    writes_to: str = "",
 ) -> Iterator[str]:
-    """Start Prometheus with its data in `directory`, scraping `targets` (host:port); yields its address."""
+    """Start Prometheus with its data in `directory`, scraping `targets` (host:port); yields its address.
+
+    `replica` names it in a label of all it writes to the Prometheus at `writes_to`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "prometheus.yml"
     config.write_text(
-        f"global: {{ scrape_interval: {scrape_interval}, scrape_timeout: {scrape_interval} }}\n"
+        f"global: {{ scrape_interval: {scrape_interval}, scrape_timeout: {scrape_interval},"
+        f" external_labels: {{ {f'prometheus_replica: {replica}' if replica else ''} }} }}\n"
         f"scrape_configs: [{{ job_name: app, static_configs: [{{ targets: {list(targets)} }}] }}]\n"
+        + (f"remote_write: [{{ url: {writes_to}/api/v1/write }}]\n" if writes_to else "")
     )
     address = f"127.0.0.1:{free_port()}"
     command = [
