@@ -41,8 +41,8 @@ def _expose(flags: Sequence[str], pipe: Connection) -> None:
     pipe.recv()  # until we are killed
 
 
-def apply_flags(server: RampartServer, flags: Iterable[str]) -> None:
-    _apply(server, [(f"{key}.flag.yaml", manifests.flag(key)) for key in flags])
+def apply_flags(server: RampartServer, flags: Iterable[str], *, client_side: bool = False) -> None:
+    _apply(server, [(f"{key}.flag.yaml", manifests.flag(key, client_side=client_side)) for key in flags])
 
 
 def apply_plans(server: RampartServer, flags: Iterable[str]) -> None:

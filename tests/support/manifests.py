@@ -52,7 +52,7 @@ FLAG = """\
 apiVersion: rampart/v1
 kind: Flag
 metadata: {{ name: {flag} }}
-spec: {{ environment: production, key: {flag} }}
+spec: {{ environment: production, key: {flag}, clientSide: {client_side} }}
 """
 
 
@@ -69,8 +69,8 @@ def plan(flag: str, bake: str = "1s", *, stages: Mapping[str, str] = STAGES, pol
     return PLAN.format(flag=flag, stages="\n".join(lines), policy=policy)
 
 
-def flag(key: str) -> str:
-    return FLAG.format(flag=key)
+def flag(key: str, *, client_side: bool = False) -> str:
+    return FLAG.format(flag=key, client_side=str(client_side).lower())
 
 
 def scrape_settings(*urls: str, every: float = 0.1) -> str:

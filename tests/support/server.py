@@ -176,8 +176,9 @@ class RampartServer:
                 return rows
             rows += page
 
-    def sdk_key(self, environment: str = "production") -> str:
-        made = self.call("POST", "sdk-keys", {"name": f"test-{time.monotonic_ns()}", "environment": environment})
+    def sdk_key(self, environment: str = "production", kind: str = "server") -> str:
+        name = f"test-{time.monotonic_ns()}"
+        made = self.call("POST", "sdk-keys", {"name": name, "environment": environment, "kind": kind})
         return str(made["secret"])
 
     def wait_phase(self, plan: str, *phases: str, seconds: float = 60.0) -> Any:
