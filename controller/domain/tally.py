@@ -167,9 +167,11 @@ def bucket_of(value: float) -> int:
     if value > upper_bound(HIGHEST_BUCKET):
         return OVERFLOW
     nearest = math.ceil(BUCKETS_PER_DOUBLING * math.log2(value))
-    # The logarithm of a bound may be rounded up.
+    # Next to a bound the logarithm may be rounded to its other side.
     if upper_bound(nearest - 1) >= value:
         nearest -= 1
+    elif upper_bound(nearest) < value:
+        nearest += 1
     return max(nearest, LOWEST_BUCKET)
 
 
