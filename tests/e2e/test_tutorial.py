@@ -1,4 +1,4 @@
-"""docs/tutorial.md, run from top to bottom as somebody would who copies it: every command, every line it prints."""
+"""docs/tutorial.md run from top to bottom, as by somebody who copies it: every command, every line it prints."""
 
 import os
 import re
