@@ -139,12 +139,12 @@ class Database:
 
     def _execute(self, process: "Process", name: str, args: Any, more: Any) -> Any:
         """At one instant, as a transaction is. Returns the error instead of raising it."""
-        before = self._promises.before(name, args)
+        self._promises.before(name, args)
         work = getattr(self.store, name)(*args, **more)
         try:
             work.send(None)
         except StopIteration as done:
-            self._promises.executed(process, name, args, done.value, before)
+            self._promises.executed(process, name, args, done.value)
             return done.value
         except Exception as error:  # noqa: BLE001 - it is the caller's
             return error

@@ -4,7 +4,7 @@ The checks keep their own books from what the models saw. They do not ask the en
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -65,6 +65,7 @@ class Promises:
         self._committed: dict[FlagRef, set[tuple[int, bool]]] = {}
         self._confirmed_at: dict[str, float] = {}
         self._moods: dict[str, list[tuple[float, str]]] = {}
+        self._exposures: dict[str, list[tuple[float, int]]] = {}
 
     # — telling —
 
@@ -98,15 +99,11 @@ class Promises:
 
     # — the database —
 
-    def before(self, name: str, args: Any) -> Any:
+    def before(self, name: str, args: Any) -> None:
         if name == "reset_kills":
-            for kill_id in args[1]:
-                self._owed.pop(kill_id, None)
-        if name == "record_kill" and args[0].run in self._world.database.store.rows:
-            return self._world.database.store.rows[args[0].run].run.exposure
-        return None
+            self.released(args[1])
 
-    def executed(self, process: "Process", name: str, args: Any, result: Any, before: Any) -> None:
+    def executed(self, process: "Process", name: str, args: Any, result: Any) -> None:
         match name:
             case "commit":
                 self._committed_by(process, args[0])
@@ -116,7 +113,7 @@ class Promises:
             case "create_run":
                 self.tell(f"{process.name} created {result.id}")
             case "record_kill" if result:
-                self._recorded(process, args[0], before)
+                self._recorded(process, args[0])
             case "release_raises" if result:
                 self.tell(f"a person released {result}")
                 known = self._world.database.store.kills
@@ -129,6 +126,7 @@ class Promises:
         """A run that is older than the world."""
         self._committed.setdefault(run.flag, set()).add((run.exposure, run.audience))
         self._confirmed_at[run.id] = -1000.0
+        self._exposures[run.id] = [(-1000.0, run.exposure)]
 
     def failed_over(self) -> None:
         """What the new primary never received was never committed, though it may have been applied."""
@@ -140,6 +138,7 @@ class Promises:
         store = self._world.database.store
         self.tell(f"{process.name} committed {action} of {after.id} v{after.version}: {change.entry.reason}")
         self._committed.setdefault(after.flag, set()).add((after.exposure, after.audience))
+        self._exposures.setdefault(after.id, []).append((self._world.now(), after.exposure))
         self.require("I6", after.version == before.version + 1, f"{after.id} skipped a version")
         if change.lease_epoch is not None:
             row = store.rows[after.id]
@@ -229,20 +228,20 @@ class Promises:
         off = any(is_off(state) for state in states)
         self.require("I4", off, f"{machine.name} calls {held.kill.id} confirmed, and {flag.key} is on")
 
-    def released(self, kill_ids: list[str]) -> None:
+    def released(self, kill_ids: Iterable[str]) -> None:
         """A person asked for a reset: from here on either outcome is right."""
         self._released.update(kill_ids)
         for kill_id in kill_ids:
             self._owed.pop(kill_id, None)
 
-    def _recorded(self, process: "Process", kill: Kill, exposure: int | None) -> None:
+    def _recorded(self, process: "Process", kill: Kill) -> None:
         self.tell(f"{process.name} recorded {kill.id} of {kill.flag.key} by {kill.actor}: {kill.reason}")
         if kill.cause == "policy":
             accepted = (kill.accepted_at - self._world.machine(process.name).clock.offset).timestamp()
             accepted -= self._world.begin
             lately = self._moods_since(kill.flag.key, accepted - 60.0)
             # At 100 % there is no control that could tell an outage from a bad release.
-            told_apart = exposure != FULL_EXPOSURE
+            told_apart = FULL_EXPOSURE not in self._exposures_of(kill.run, accepted - 60.0, accepted)
             bad = any(mood == "bad" or (mood == "outage" and not told_apart) for _, _, mood in lately)
             self.require("I21", bad or self._world.clock_jumped, f"{kill.flag.key} was killed though {lately}")
 
@@ -262,6 +261,12 @@ class Promises:
         for owed in self._owed.values():
             if owed.durable and owed.by == machine.name:
                 self.require("I3", owed.kill_id in held, f"{machine.name} forgot {owed.kill_id} in a restart")
+
+    def _exposures_of(self, run: str | None, since: float, until: float) -> list[int]:
+        """What was committed of the run in that time, and before it last."""
+        past = [one for one in self._exposures.get(run or "", []) if one[0] <= until]
+        earlier = [exposure for at, exposure in past if at <= since]
+        return earlier[-1:] + [exposure for at, exposure in past if at > since]
 
     # — the back end —
 
@@ -284,7 +289,9 @@ class Promises:
             for machine in self._world.machines:
                 if machine.up:
                     for held in machine.engine.killbook.in_force():
-                        risen = held.kill.flag == flag and held.confirmed_at is not None
+                        # One that was reset elsewhere may be held a moment longer by who has not heard of it.
+                        standing = held.kill.flag == flag and held.kill.id not in self._released
+                        risen = standing and held.confirmed_at is not None
                         self.require("I4", not risen, f"{by} raised {flag.key} after {held.kill.id} was confirmed")
 
     # — when faults have stopped —
