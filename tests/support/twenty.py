@@ -10,6 +10,9 @@ from tests.support.server import RampartServer, serving, wait_until
 
 FLAGS = [f"flag-{number:02}" for number in range(20)]
 STAGES = {"half": "50%", "everyone": "100%"}
+# Nothing is in a hurry here: what is tested is the service, beside which twenty rollouts must not take a core.
+SETTINGS = '[sources.app]\nkind = "scrape"\ntargets = ["{url}"]\nevery_seconds = 1.0\n'
+SLOW = {"every": "5s", "window": "10s", "stale_after": "10s", "before": "10s"}
 STAFF_EMAIL = "anna@acme.example"
 
 
@@ -20,10 +23,10 @@ def twenty_at_half(folder: Path, settings: str = "") -> Iterator[RampartServer]:
     healthy = {flag: {"on": Traffic(), "off": Traffic()} for flag in FLAGS}
     with (
         closing(Exposition(healthy)) as app,
-        serving(folder, manifests.scrape_settings(app.url) + settings) as server,
+        serving(folder, SETTINGS.format(url=app.url) + settings) as server,
     ):
         server.apply(
-            quick_policy=manifests.policy(),
+            quick_policy=manifests.policy(**SLOW),
             **{f"{flag}_flag": manifests.flag(flag) for flag in FLAGS},
             **{f"{flag}_rollout": manifests.plan(flag, "1h", stages=STAGES) for flag in FLAGS},
         )
