@@ -43,8 +43,8 @@ MEASURED = (0, 1)
 """Replicas that live from the beginning to the end. The other one may be killed."""
 
 SAMPLE_SECONDS = 5.0
-WARM_UP_MINUTES = 30.0
-COUNT_MINUTES = 5.0
+WARM_UP_MINUTES = 15.0
+HEAP_MINUTES = 5.0
 READ_SECONDS = 60.0
 DAY_MINUTES = 1_440
 TOLERATED_GROWTH_PER_DAY = 0.05
@@ -212,12 +212,12 @@ def _margin(at: Sequence[float], residuals: Sequence[float]) -> float:
     return student * error
 
 
-def census(replica: Replica, folder: Path) -> dict[str, object]:
-    """What lives in the process now. Empty when it does not say in time."""
+def census(replica: Replica, folder: Path, *, whole: bool) -> dict[str, object]:
+    """What lives in the process now, or only how much it is. Empty when it does not say in time."""
     assert replica.process is not None
     file = folder / f"census-{replica.process.pid}.json"
     file.unlink(missing_ok=True)
-    replica.signal(signal.SIGUSR2)
+    replica.signal(signal.SIGUSR2 if whole else signal.SIGUSR1)
     try:
         wait_until(file.exists, seconds=CENSUS_SECONDS, what="a census")
     except AssertionError:
@@ -405,11 +405,13 @@ class Soak:
         began = time.monotonic()
         read_at = began
         pids = [replica.process.pid for replica in measured if replica.process]
-        count_at = self._warm_up
+        heaps_at = self._warm_up
         while (minutes := (time.monotonic() - began) / 60) < self._warm_up + self._minutes:
-            if minutes >= count_at:
-                self._count("end" if self._census else "warm", measured)
-                count_at += COUNT_MINUTES
+            if not self._census and minutes >= self._warm_up / 2:  # what the count itself takes is none of ours
+                self._count("warm", measured)
+            if minutes >= heaps_at:
+                self._heap(measured)
+                heaps_at += HEAP_MINUTES
             name = self._trouble.strike()
             if time.monotonic() - read_at > READ_SECONDS:
                 read_at = time.monotonic()
@@ -428,12 +430,17 @@ class Soak:
             pass  # the next reading begins where this one ended
 
     def _count(self, when: str, measured: Sequence[Replica]) -> None:
-        with ThreadPoolExecutor(len(measured)) as pool:
-            found = pool.map(lambda replica: census(replica, self._folder), measured)
-        for replica, one in zip(measured, found, strict=True):
+        for replica, one in zip(measured, self._said(measured, whole=True), strict=True):
             self._census[f"{when} {replica.number}"] = one
+
+    def _heap(self, measured: Sequence[Replica]) -> None:
+        for replica, one in zip(measured, self._said(measured, whole=False), strict=True):
             if "heap_kib" in one:
                 self._heaps[replica.number].append(one["heap_kib"])
+
+    def _said(self, measured: Sequence[Replica], *, whole: bool) -> list[dict[str, object]]:
+        with ThreadPoolExecutor(len(measured)) as pool:
+            return list(pool.map(lambda replica: census(replica, self._folder, whole=whole), measured))
 
     def _judge(self) -> None:
         self._cluster.heal()
@@ -514,7 +521,7 @@ def _heap_lines(replica: int, heaps: Sequence[object]) -> list[str]:
     """What is in use and what was taken from the system, every few minutes: growth, or only fragments."""
     found = [heap for heap in heaps if isinstance(heap, dict)]
     return [
-        f"replica {replica}: {name} MiB every {COUNT_MINUTES:g} min: "
+        f"replica {replica}: heap of {name}, MiB every {HEAP_MINUTES:g} min: "
         + ", ".join(f"{heap[name] / 1024:.1f}" for heap in found)
         for name in (found[0] if found else ())
     ]
