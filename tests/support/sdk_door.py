@@ -17,11 +17,13 @@ from litestar import Litestar
 from controller.access import key_digest
 from controller.delivery import Doors, SdkKeyBook
 from controller.delivery.connections import Connection
+from controller.delivery.event_book import EventBook
 from controller.delivery.streaming import Streams
 from controller.domain.catalogue import FlagConfig, Kill, SdkKey, SdkKeyKind
 from controller.domain.flag import FlagSpec, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
 from controller.domain.sdkflag import new_flag, turned_on, with_share
+from controller.ports import Clock
 from controller.snapshot import FlagBoard, VersionClock
 
 NOW = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
@@ -98,11 +100,13 @@ class Door:
         *,
         port: int = 0,
         origins: Collection[str] = ("*",),
+        event_book: EventBook | None = None,
+        clock: Clock | None = None,
         **limits: Any,
     ) -> None:
         self.board = board or make_board()
         self.keys = SdkKeyBook()
-        clock = SteppedClock()
+        clock = clock or SteppedClock()
         self.doors = Doors(
             self.board,
             self.keys,
@@ -110,6 +114,7 @@ class Door:
             origins=origins,
             streams=Streams(clock, **limits),
             client_streams=Streams(clock, **limits),
+            event_book=event_book,
         )
         self.streams, self.client_streams = self.doors.streams, self.doors.client_streams
         self.events = self.doors.events
