@@ -7,7 +7,20 @@ from collections.abc import Sequence
 import click
 
 from controller import __version__
-from controller.cli import audit, credentials, init, kills, lint, manifests, raises, reference, rehearse, runs, server
+from controller.cli import (
+    audit,
+    credentials,
+    fmt,
+    init,
+    kills,
+    lint,
+    manifests,
+    raises,
+    reference,
+    rehearse,
+    runs,
+    server,
+)
 from controller.cli.exits import Exit, Failure
 from controller.cli.terminal import say
 from controller.errors import SettingsError
@@ -17,7 +30,16 @@ SECTIONS = {
     "Stop": [kills.kill, COMMANDS["pause"], COMMANDS["step-back"], kills.reset],
     "Look": [runs.list_, runs.status, runs.explain, runs.wait, audit.audit, audit.verify],
     "Drive": [*(COMMANDS[verb] for verb in ("start", "advance", "resume", "approve", "abandon")), raises.raises],
-    "Write": [init.init, lint.lint, rehearse.test, lint.schema, manifests.diff, manifests.apply, manifests.flag],
+    "Write": [
+        init.init,
+        lint.lint,
+        fmt.fmt,
+        rehearse.test,
+        lint.schema,
+        manifests.diff,
+        manifests.apply,
+        manifests.flag,
+    ],
     "Access": [credentials.token, credentials.sdk_key],
     "Server": [server.demo, server.serve, server.migrate, server.doctor, server.version, reference.help_],
 }
