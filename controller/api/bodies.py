@@ -28,6 +28,10 @@ class ManifestFile(Body, frozen=True):
     text: str
 
 
+class CompareBody(Body, frozen=True):
+    files: Annotated[list[ManifestFile], Meta(min_length=1, max_length=500)]
+
+
 class ManifestsBody(Body, frozen=True):
     """`adopt` moves active runs to what was applied. `dry_run` changes nothing and answers the same."""
 
@@ -128,4 +132,4 @@ class Readiness(Struct, frozen=True, kw_only=True):
     reasons: list[str] = []
 
 
-REQUEST_BODIES = (NoteBody, ManifestsBody, KillBody, ResetBody, TokenBody, SdkKeyBody)
+REQUEST_BODIES = (NoteBody, CompareBody, ManifestsBody, KillBody, ResetBody, TokenBody, SdkKeyBody)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.api.authentication import needs
-from controller.api.bodies import ManifestsBody, NoteBody
+from controller.api.bodies import CompareBody, ManifestsBody, NoteBody
 from controller.api.decoding import JsonBody
 from controller.api.engine import Caller, Commands, Served
 from controller.domain.catalogue import PlanRevision, PolicyRevision, Scope
@@ -82,6 +82,19 @@ async def apply_manifests(engine: Served, actor: Caller, data: JSONBody[Manifest
             return preview
     result = await engine.registrar.apply(files, actor, dry_run=False, note=data.note, look=True)
     return await _adopted(engine.commands, actor, data.note, result) if data.adopt else result
+
+
+@post(
+    "/manifests/compare",
+    status_code=200,
+    dto=JsonBody[CompareBody],
+    return_dto=None,
+    summary="Check and compare manifests; changes nothing",
+    **needs("read", "author"),
+)
+async def compare_manifests(engine: Served, actor: Caller, data: JSONBody[CompareBody]) -> ApplyResult:
+    files = [(file.name, file.text.encode()) for file in data.files]
+    return await engine.registrar.apply(files, actor, dry_run=True, look=True)
 
 
 def _require_adoptable(preview: ApplyResult, actor: Actor) -> None:
@@ -158,6 +171,7 @@ HANDLERS = [
     list_policies,
     get_policy,
     apply_manifests,
+    compare_manifests,
     get_status,
     explain,
     *COMMANDS,

@@ -25,14 +25,14 @@ def diff(paths: tuple[str, ...], server: Connection, output: str) -> int:
     """Show what apply would change, and what that means.
 
     Three ways: against the server's latest revisions; for each run under way, which keeps to the revisions it
-    began with, what apply --adopt would do to it; and what the provider shows of the flag now. Changes nothing.
-    Exits with 1 when the files differ from the server's latest revisions.
+    began with, what apply --adopt would do to it; and what the provider shows of the flag now. Changes nothing,
+    and needs no more than the scope read. Exits with 1 when the files differ from the server's latest revisions.
 
     \b
     Example:
       rampart diff checkout-v2.rollout.yaml
     """
-    result = _handed_over(server, collect(paths), output, dry_run=True)
+    result = _handed_over(server, collect(paths), output, "compare")
     if output == "text":
         say(counted(len(result.changes), "change") if result.changes else "no difference")
     return Exit.FINDING if result.changes else Exit.OK
@@ -69,11 +69,11 @@ def _tell(lines: Iterable[str]) -> None:
 
 
 def _handed_over(
-    server: Connection, files: Sequence[tuple[str, bytes]], output: str, **how: object
+    server: Connection, files: Sequence[tuple[str, bytes]], output: str, *path: str, **how: object
 ) -> ApplyResult:
     texts = [{"name": name, "text": _text(name, content)} for name, content in files]
     try:
-        answer = server.post("manifests", body={"files": texts, **how})
+        answer = server.post("manifests", *path, body={"files": texts, **how})
     except ServerRefusal as refusal:
         raise _with_carets(refusal, {str(one["name"]): str(one["text"]) for one in texts}) from refusal
     except Unreachable as failure:

@@ -125,6 +125,27 @@ async def test_a_run_that_cannot_be_moved_keeps_everything_from_being_applied(
     assert (await client.get(f"{API}/plans/checkout", headers=engine.headers())).json()["revision"] == 1
 
 
+async def test_whoever_may_read_may_compare_and_nothing_more(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    reader, files = engine.headers("read"), body_of(PLAN, POLICY, FLAG)
+    compared = await client.post(f"{API}/manifests/compare", headers=reader, json=files)
+    assert (compared.status_code, compared.json()["applied"]) == (200, False)
+    assert {change["note"] for change in compared.json()["changes"]} == {"new"}
+    assert (await client.post(f"{API}/manifests", headers=reader, json=files)).status_code == 403
+    dry = await client.post(f"{API}/manifests", headers=reader, json={**files, "dry_run": True})
+    assert dry.status_code == 403
+    assert list(await engine.store.plans()) == []
+
+
+async def test_an_author_is_told_when_comparing_that_an_environment_is_not_theirs(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    author = engine.headers("author", environments=("staging",))
+    answer = await client.post(f"{API}/manifests/compare", headers=author, json=body_of(PLAN, POLICY, FLAG))
+    assert answer.json()["type"] == "urn:rampart:forbidden"
+
+
 @pytest.mark.parametrize("name", ["rampart", "manifests"])
 async def test_no_token_is_called_as_rampart_calls_itself(
     engine: FakeEngine, client: httpx.AsyncClient, name: str

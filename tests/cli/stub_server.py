@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from msgspec import Struct
 
-from controller.api.bodies import KillBody, ManifestsBody, NoteBody, ResetBody, SdkKeyBody, TokenBody
+from controller.api.bodies import CompareBody, KillBody, ManifestsBody, NoteBody, ResetBody, SdkKeyBody, TokenBody
 
 TOKEN = "rampart_stub"
 COMMANDS = ("start", "advance", "pause", "resume", "step-back", "abandon", "approve", "adopt")
@@ -54,6 +54,8 @@ def body_type(path: str) -> type[Struct]:
             return NoteBody
         case ["manifests"]:
             return ManifestsBody
+        case ["manifests", "compare"]:
+            return CompareBody
         case ["tokens"]:
             return TokenBody
         case ["sdk-keys"]:

@@ -81,7 +81,7 @@ def flag_file(tmp_path: Path) -> Path:
 
 
 def test_diff_shows_each_change_and_exits_with_one(rampart: Rampart, server: StubServer, flag_file: Path) -> None:
-    server.answers("POST", "manifests", CHANGED)
+    server.answers("POST", "manifests/compare", CHANGED)
     told = rampart("diff", str(flag_file))
     assert told.returncode == 1
     assert told.stdout.splitlines() == [
@@ -91,12 +91,12 @@ def test_diff_shows_each_change_and_exits_with_one(rampart: Rampart, server: Stu
         "GuardrailPolicy web-service",
         "  + (the whole document)",
     ]
-    [sent] = server.bodies("manifests")
-    assert sent == {"files": [{"name": str(flag_file), "text": flag_file.read_text()}], "dry_run": True}
+    [sent] = server.bodies("manifests/compare")
+    assert sent == {"files": [{"name": str(flag_file), "text": flag_file.read_text()}]}
 
 
 def diffed(rampart: Rampart, server: StubServer, flag_file: Path, **fields: Any) -> list[str]:
-    server.answers("POST", "manifests", replace(CHANGED, changes=CHANGES[:1], **fields))
+    server.answers("POST", "manifests/compare", replace(CHANGED, changes=CHANGES[:1], **fields))
     return rampart("diff", str(flag_file)).stdout.splitlines()
 
 
@@ -165,7 +165,7 @@ def test_apply_says_which_runs_were_moved(rampart: Rampart, server: StubServer, 
 
 
 def test_no_difference_exits_with_zero(rampart: Rampart, server: StubServer, flag_file: Path) -> None:
-    server.answers("POST", "manifests", SAME)
+    server.answers("POST", "manifests/compare", SAME)
     told = rampart("diff", str(flag_file))
     assert (told.returncode, told.stdout) == (0, "")
 
@@ -275,7 +275,7 @@ def test_flag_list_shows_the_variations(rampart: Rampart, server: StubServer) ->
 def test_changes_are_coloured_on_a_terminal(
     terminal: Callable[..., Terminal], server: StubServer, flag_file: Path
 ) -> None:
-    server.answers("POST", "manifests", CHANGED)
+    server.answers("POST", "manifests/compare", CHANGED)
     screen = terminal("diff", str(flag_file))
     assert screen.exit_code() == 1
     assert "\x1b[33m  ~ spec.stages[1].bake" in screen.shown

@@ -62,7 +62,7 @@ def test_the_folder_is_in_force_once_the_database_is_there_and_mistakes_change_n
     try:
         with Frozen(database.postmaster):
             server.start(wait_ready=False, env=manifests_at)
-            server.wait_serving()
+            server.wait_serving(seconds=60)
         server.wait_ready()
         wait_until(lambda: bake(server) == "1s", what="the folder to be loaded")
         assert applied(server) == sorted(FIRST)
