@@ -14,9 +14,10 @@ REQUESTS = "requests"
 
 STAND_IN_STAGES = (
     Stage(name="canary", exposure="10%", bake="30d"),
+    Stage(name="half", exposure="50%", bake="30d"),
     Stage(name="everyone", exposure="100%", bake="30d"),
 )
-"""Of the plan under which a policy is tested alone."""
+"""Of the plan under which a policy is tested alone: it stays at the first, beside a control."""
 
 
 def kind_of(metric: Metric) -> Kind:

@@ -16,7 +16,7 @@ def quantity(number: float | None, unit: str) -> str:
 
 
 def _digits(number: float) -> str:
-    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
+    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
 
 
 def breach_text(verdict: Verdict, breached_seconds: float) -> str:

@@ -123,7 +123,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
     },
     "RehearsalSpec": {
         "tests": "Rollouts that are rehearsed, each on its own.",
-        "policy": "The policy that is tested, under a stand-in plan: 10%, then 100%, each for 30 days.",
+        "policy": "The policy that is tested, under a stand-in plan that stays at 10%.",
         "plan": "The plan that is tested, with all its policies.",
         "with": "Values of the policy's parameters; `example` for one that is required and not given.",
     },

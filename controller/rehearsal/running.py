@@ -96,7 +96,7 @@ def _result(
         test=case.name,
         passed=not findings,
         findings=findings,
-        timeline=tuple(_timeline(played)),
+        timeline=tuple(_timeline(played, worth_telling=2 * script.poll)),
         ended=_ended(played),
         fired=tuple(sorted({one.rule for one in played.happened if one.rule})),
         judged=played.ticks,
@@ -108,11 +108,17 @@ def _finding(manifest: Manifest, place: Path, mismatch: Mismatch) -> Finding:
     return Finding(line=line, column=column, expected=mismatch.expected, found=mismatch.found)
 
 
-def _timeline(played: Played) -> Iterator[Moment]:
+def _timeline(played: Played, *, worth_telling: float) -> Iterator[Moment]:
+    """What happened, and between it what kept the run where it was for so many seconds at least."""
     happened = [
         Moment(at_seconds=one.at, action=one.action, reason=one.text, rule=one.rule) for one in played.happened
     ]
-    held = [Moment(at_seconds=one.at, action="hold", reason=one.text) for one in played.held if one.codes]
+    ends = [*(one.at for one in played.held[1:]), played.ended_at]
+    held = [
+        Moment(at_seconds=one.at, action="hold", reason=one.text)
+        for one, end in zip(played.held, ends, strict=True)
+        if one.codes and end - one.at >= worth_telling
+    ]
     yield from sorted([*happened, *held], key=lambda one: one.at_seconds)
 
 

@@ -29,6 +29,7 @@ VERDICT = Verdict(
         (-1500.4, "items", "-1500 items"),
         (999.4, "items", "999 items"),
         (1000.0, "items", "1000 items"),
+        (0.9999, "seconds", "1000 ms"),
         (12.345, "ratio", "1234 %"),
     ],
 )

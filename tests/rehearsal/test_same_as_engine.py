@@ -1,4 +1,4 @@
-"""A rehearsal does what the engine does: the same scripts, played once by each, lead to the same at the same times."""
+"""A rehearsal does what the engine does: each plays the same scripts, and the same happens at the same times."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
