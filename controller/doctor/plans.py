@@ -8,10 +8,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import structlog
 from msgspec import Struct
 
 from controller.doctor import measures
-from controller.doctor.findings import DEADLINE_SECONDS, failed, fine, risky
+from controller.doctor.findings import answer_or, failed, fine, risky
 from controller.doctor.measures import Ask
 from controller.domain.assess import metrics_used, nobody_treated
 from controller.domain.binding import Guardrail, bind
@@ -27,6 +28,8 @@ from controller.errors import Invalid, NotFound
 from controller.ports import FlagProvider, Store
 from controller.settings import Settings
 from controller.sources.kinds import Source
+
+log = structlog.get_logger()
 
 EXAMINED_AT_MOST = 40
 """Questions whose series are looked at, of one source in one examination."""
@@ -98,7 +101,7 @@ class Plans:
         """
         cases = await self._cases(names)
         seen = await self._look(cases)
-        return [check for case in cases for check in self._checks(case, seen)], seen.examined
+        return [check for case in cases for check in self._guarded(case, seen)], seen.examined
 
     # — what is stored —
 
@@ -149,10 +152,8 @@ class Plans:
             for ask in case.asks:
                 asked.setdefault(ask.guardrail.source, {})[ask.question] = None
         known = {name: list(several) for name, several in asked.items() if name in self._sources}
-        flags, *measured = await asyncio.gather(
-            self._observe({case.flag for case in cases}),
-            *(self._measure(name, questions) for name, questions in known.items()),
-        )
+        observing = asyncio.ensure_future(self._observe({case.flag for case in cases}))
+        measured = await asyncio.gather(*(self._measure(name, questions) for name, questions in known.items()))
         by_source = dict(zip(known, measured, strict=True))
         readings = {
             (name, question): reading for name, some in by_source.items() for question, reading in some.items()
@@ -161,7 +162,10 @@ class Plans:
         examined = await asyncio.gather(*(self._examine(name, representatives[name]) for name in known))
         silent = {name for name, some in by_source.items() if some and all(one.failure for one in some.values())}
         return Seen(
-            flags=flags, readings=readings, examined=dict(zip(known, examined, strict=True)), silent=silent
+            flags=await observing,
+            readings=readings,
+            examined=dict(zip(known, examined, strict=True)),
+            silent=silent,
         )
 
     async def _observe(self, flags: Collection[FlagRef]) -> Mapping[FlagRef, Observation]:
@@ -173,30 +177,33 @@ class Plans:
         return {flag: state for some in states for flag, state in some.items()}
 
     async def _states(self, provider: str, flags: Sequence[FlagRef]) -> Mapping[FlagRef, Observation]:
-        unknown = dict.fromkeys(flags, Unknown(f"{provider} did not answer within {DEADLINE_SECONDS:g} s"))
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return {**unknown, **await self._providers[provider].observe(flags)}
-        except TimeoutError:
-            return unknown
+        def unknown(why: str) -> Mapping[FlagRef, Observation]:
+            return dict.fromkeys(flags, Unknown(why))
+
+        return await answer_or(provider, self._providers[provider].observe(flags), unknown)
 
     async def _measure(self, source: str, questions: Sequence[Question]) -> Mapping[Question, Reading]:
-        late = Reading(query="", failure=f"no answer within {DEADLINE_SECONDS:g} s")
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return {**dict.fromkeys(questions, late), **await self._sources[source].measure(questions)}
-        except TimeoutError:
-            return dict.fromkeys(questions, late)
+        def unanswered(why: str) -> Mapping[Question, Reading]:
+            return dict.fromkeys(questions, Reading(query="", failure=why))
+
+        return await answer_or(source, self._sources[source].measure(questions), unanswered)
 
     async def _examine(self, source: str, questions: Sequence[Question]) -> Examined:
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return await self._sources[source].examine(questions)
-        except TimeoutError:
-            late = Examination(failure=f"no answer within {DEADLINE_SECONDS:g} s")
-            return Examined(found=dict.fromkeys(questions, late))
+        def unseen(why: str) -> Examined:
+            return Examined(found=dict.fromkeys(questions, Examination(failure=why)))
+
+        return await answer_or(source, self._sources[source].examine(questions), unseen)
 
     # — what it means —
+
+    def _guarded(self, case: Case, seen: Seen) -> Sequence[Check]:
+        """One plan that cannot be thought about must not hide the others."""
+        try:
+            return self._checks(case, seen)
+        except Exception as error:
+            log.exception("check_failed", check=case.name)
+            fix = "see check_failed in the server's log"
+            return [failed(case.name, f"looking at it failed with {type(error).__name__}", fix)]
 
     def _checks(self, case: Case, seen: Seen) -> list[Check]:
         found = [*case.problems, *self._flag(case, seen.flags), *self._people(case)]

@@ -336,6 +336,24 @@ async def test_hundreds_of_plans_cost_a_source_one_measurement_and_a_few_looks(p
     assert found["clock of source prom"][0].state == "ok"
 
 
+async def test_a_plan_that_cannot_be_thought_about_hides_no_other(practice: Practice) -> None:
+    practice.sources = {"prom": cast("Source", Counting())}
+    for name in ("poison", "fine"):
+        flag = {"provider": "main", "environment": "production", "key": name}
+        plan = make_plan(**WITHOUT_ALWAYS, flag=flag)
+        await practice.world.apply(replace(plan, metadata=replace(plan.metadata, name=name)))
+
+    def objections(plan: Any) -> Sequence[str]:
+        if plan.metadata.name == "poison":
+            raise ZeroDivisionError
+        return []
+
+    practice.world.provider.objections = objections  # type: ignore[method-assign]
+    found = await practice.examined()
+    assert found["plan poison"][0].detail == "looking at it failed with ZeroDivisionError"
+    assert found["plan fine"][0].state == "ok"
+
+
 async def test_a_source_that_hangs_delays_nothing_for_longer_than_its_deadline(
     practice: Practice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
