@@ -3,6 +3,7 @@
 tests/peers does the same with more flags, and with SDKs in other languages.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from controller.domain.evaluation import Evaluator
 from controller.patterns import read_pattern
 from tests.support.flag_stream import running_stream
 from tests.support.flag_zoo import Zoo, draw_zoo
+from tests.support.repository import ROOT
 from tests.support.sdk_differences import DIFFERENCES, Answer, Difference, disagreements
 
 SEEDS = range(5)
@@ -73,3 +75,9 @@ def test_every_difference_is_still_there_and_is_nowhere_else(difference: Differe
     found = disagreements(difference.specimen, asked(difference.specimen), "python")
     shown = [one.known for one in found if one.flag == "specimen"]
     assert [difference.name in known for known in shown] == ([True] if "python" in difference.sdks else [])
+
+
+def test_the_page_about_sdks_tells_every_difference_and_no_other() -> None:
+    rows = re.findall(r"^\| (.+?) +\| (×?) *\| (×?) *\|$", (ROOT / "docs" / "sdks.md").read_text(), re.MULTILINE)
+    told = {name: (bool(python), bool(node)) for name, python, node in rows}
+    assert told == {one.name: ("python" in one.sdks, "node" in one.sdks) for one in DIFFERENCES}
