@@ -73,9 +73,9 @@ def flag(key: str, *, client_side: bool = False) -> str:
     return FLAG.format(flag=key, client_side=str(client_side).lower())
 
 
-def scrape_settings(*urls: str, every: float = 0.1) -> str:
+def scrape_settings(*urls: str, every: float = 0.1, database_seconds: float = 2.0) -> str:
     targets = ", ".join(f'"{url}"' for url in urls)
     return (
         f'[sources.app]\nkind = "scrape"\ntargets = [{targets}]\nevery_seconds = {every}\ntimeout_seconds = 1.0\n'
-        "[engine]\npoll_seconds = 0.1\nlease_seconds = 2.0\n[database]\ntimeout_seconds = 2.0\n"
+        f"[engine]\npoll_seconds = 0.1\nlease_seconds = 2.0\n[database]\ntimeout_seconds = {database_seconds}\n"
     )
