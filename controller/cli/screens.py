@@ -296,7 +296,7 @@ def _plan_row(plan: PlanSummary) -> list[str]:
     ]
 
 
-CHECK_WORDS: Mapping[CheckState, str] = {"ok": "ok", "warn": "to know of", "fail": "failed"}
+CHECK_WORDS: Mapping[CheckState, str] = {"ok": "ok", "warn": "warned of", "fail": "failed"}
 
 
 def check_lines(checks: Sequence[Check]) -> list[str]:
@@ -311,5 +311,5 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
         if check.fix:
             lines.append(f"    → {check.fix}")
     states = [check.state for check in checks]
-    counted = (f"{states.count(state)} {word}" for state, word in CHECK_WORDS.items())
+    counted = (f"{states.count(state)} {word}" for state, word in CHECK_WORDS.items() if state in states)
     return [*lines, "", ", ".join(counted)]

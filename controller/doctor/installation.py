@@ -127,7 +127,7 @@ class Installation:
         paths = [*_secret_files(msgspec.to_builtins(self._settings)), *([str(own)] if own.exists() else [])]
         checks = [_secret_check(Path(path)) for path in paths]
         found = [check for check in checks if check is not None]
-        return found or [fine("secrets", f"{len(paths)} files with secrets, none of them open to others")]
+        return found or [fine("secrets", f"{len(paths)} of them in files, none open to others")]
 
     # — other replicas —
 

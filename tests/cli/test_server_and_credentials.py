@@ -110,7 +110,7 @@ def test_doctor_says_what_to_do_and_exits_with_one(rampart: Rampart, server: Stu
         "✖ source prod-prometheus: connection refused",
         "    → check its url",
         "",
-        "1 ok, 1 to know of, 1 failed",
+        "1 ok, 1 warned of, 1 failed",
     ]
 
 

@@ -31,6 +31,8 @@ from tests.support.repository import ROOT, blocks
 from tests.support.server import RampartServer, wait_until
 from tests.support.twenty import FLAGS, STAFF_EMAIL, twenty_at_half
 
+pytestmark = pytest.mark.timeout(300)
+
 PAGE = (ROOT / "docs" / "measuring.md").read_text()
 EVERY_SECONDS = 5.0
 SCRAPES = 70

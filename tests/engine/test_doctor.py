@@ -451,7 +451,7 @@ async def test_secrets_that_others_may_read_or_that_are_missing_are_found(
     assert "hunter2" not in open_.detail
     password.chmod(0o600)
     token.touch(0o600)
-    assert (await practice.one("secrets")).detail == "2 files with secrets, none of them open to others"
+    assert (await practice.one("secrets")).detail == "2 of them in files, none open to others"
 
 
 async def test_nobody_to_tell_is_a_risk_and_messages_that_wait_are_a_failure(practice: Practice) -> None:

@@ -13,6 +13,7 @@ STAGES = {"half": "50%", "everyone": "100%"}
 # Nothing is in a hurry here: what is tested is the service, beside which twenty rollouts must not take a core.
 SETTINGS = '[sources.app]\nkind = "scrape"\ntargets = ["{url}"]\nevery_seconds = 1.0\n'
 SLOW = {"every": "5s", "window": "10s", "stale_after": "10s", "before": "10s"}
+SLOW_START_SECONDS = 120.0
 STAFF_EMAIL = "anna@acme.example"
 
 
@@ -23,8 +24,9 @@ def twenty_at_half(folder: Path, settings: str = "") -> Iterator[RampartServer]:
     healthy = {flag: {"on": Traffic(), "off": Traffic()} for flag in FLAGS}
     with (
         closing(Exposition(healthy)) as app,
-        serving(folder, SETTINGS.format(url=app.url) + settings) as server,
+        serving(folder, SETTINGS.format(url=app.url) + settings, wait_ready=False) as server,
     ):
+        server.wait_ready(SLOW_START_SECONDS)
         server.apply(
             quick_policy=manifests.policy(**SLOW),
             **{f"{flag}_flag": manifests.flag(flag) for flag in FLAGS},
@@ -37,5 +39,5 @@ def twenty_at_half(folder: Path, settings: str = "") -> Iterator[RampartServer]:
             runs = [server.status(flag) for flag in FLAGS]
             return all(run["confirmed"] and run["observed_exposure"] == 50_000 for run in runs)
 
-        wait_until(at_half, seconds=60, every=0.5, what="twenty rollouts to be at 50 %")
+        wait_until(at_half, seconds=120, every=0.5, what="twenty rollouts to be at 50 %")
         yield server
