@@ -75,7 +75,9 @@ def _report(files: Sequence[tuple[str, bytes]], output: str, strict: bool, settl
     counts = {severity: sum(one.severity == severity for one in problems) for severity in SEVERITIES}
     told = [counted(counts["error"], "error"), counted(counts["warning"], "warning")]
     told += [counted(counts["note"], "note")] if counts["note"] else []
-    say(f"{settled}{', '.join(told)} in {counted(len(files), 'file')}")
+    fixable = sum(one.fix is not None for one in problems)
+    hint = f"; --fix mends {fixable} of them" if fixable else ""
+    say(f"{settled}{', '.join(told)} in {counted(len(files), 'file')}{hint}")
     return Exit.FINDING if counts["error"] or (strict and counts["warning"]) else Exit.OK
 
 
