@@ -63,7 +63,7 @@ class Promises:
         self._owed: dict[str, Owed] = {}
         self._released: set[str] = set()
         self._committed: dict[FlagRef, set[tuple[int, bool]]] = {}
-        self._confirmed_at: dict[str, float] = {}
+        self._confirmed: dict[str, list[tuple[int, float]]] = {}
         self._moods: dict[str, list[tuple[float, str]]] = {}
         self._exposures: dict[str, list[tuple[float, int]]] = {}
 
@@ -125,13 +125,15 @@ class Promises:
     def under_way(self, run: Run) -> None:
         """A run that is older than the world."""
         self._committed.setdefault(run.flag, set()).add((run.exposure, run.audience))
-        self._confirmed_at[run.id] = -1000.0
+        self._confirmed[run.id] = [(run.version, -1000.0)]
         self._exposures[run.id] = [(-1000.0, run.exposure)]
 
     def failed_over(self) -> None:
         """What the new primary never received was never committed, though it may have been applied."""
         for row in self._world.database.store.rows.values():
-            self._committed.setdefault(row.run.flag, set()).add((row.run.exposure, row.run.audience))
+            run = row.run
+            self._committed.setdefault(run.flag, set()).add((run.exposure, run.audience))
+            self._confirmed[run.id] = [one for one in self._confirmed.get(run.id, []) if one[0] <= run.version]
 
     def _committed_by(self, process: "Process", change: Transition) -> None:
         before, after, action = change.before, change.after, change.entry.action
@@ -154,7 +156,7 @@ class Promises:
             share = plan.spec.stages[after.stage].share
             self.require("I2", after.exposure <= share, f"{after.id} is above its stage")
         if action == "confirm":
-            self._confirmed_at[after.id] = self._world.now()
+            self._confirmed.setdefault(after.id, []).append((after.version, self._world.now()))
         if action in ("start", "advance"):
             self._raised(process, change, plan)
         if action in RAISING:
@@ -186,10 +188,11 @@ class Promises:
         """True time is an upper bound of what may have been counted."""
         if before.stage < 0:
             return  # from 0 % it is a start: nobody was treated
-        since = self._confirmed_at.get(before.id)
+        confirmed = self._confirmed.get(before.id)
         stage = plan.spec.stages[before.stage]
-        self.require("I1", since is not None, f"{before.id} rose from a step that was never confirmed")
-        assert since is not None
+        self.require("I1", bool(confirmed), f"{before.id} rose from a step that was never confirmed")
+        assert confirmed
+        _, since = confirmed[-1]
         passed = self._world.now() - since
         least = stage.bake_seconds + WINDOW_SECONDS
         self.require("I13", passed >= least - 1e-6, f"{before.id} baked {passed:.1f} s of {least:.0f} s")
