@@ -27,7 +27,7 @@ from tests.support.repository import ROOT
 from tests.support.sdk_differences import DIFFERENCES, Answer, disagreements
 from tests.support.server import RampartServer, serving
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 HERE = ROOT / "tests" / "peers"
 PYTHON = ROOT / ".peers" / "python" / "bin" / "python"
@@ -44,7 +44,7 @@ Answers = Sequence[Mapping[str, Sequence[Any]]]
 
 def run(command: Sequence[str | Path], asked: object) -> Any:
     done = subprocess.run(
-        list(map(str, command)), cwd=HERE, input=json.dumps(asked), capture_output=True, text=True, timeout=240,
+        list(map(str, command)), cwd=HERE, input=json.dumps(asked), capture_output=True, text=True, timeout=900,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
