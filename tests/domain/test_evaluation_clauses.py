@@ -118,6 +118,12 @@ def test_numbers_are_in_one_order_only(one: float, other: float) -> None:
     assert answers.count(True) == 1
 
 
+def test_long_lists_of_numbers_are_not_compared_one_by_one() -> None:
+    """Each by each would be ten billion comparisons."""
+    test = read_test("in", list(range(100_000)), read_pattern)
+    assert not any(map(test, range(-100_000, 0)))
+
+
 def test_a_pattern_takes_time_by_the_length_of_the_text_only() -> None:
     assert not passes("matches", "a" * 50_000 + "!", "^(a+)+$")
 

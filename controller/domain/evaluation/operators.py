@@ -33,15 +33,20 @@ def read_test(op: str, values: Sequence[Any], patterns: Patterns) -> Test:
 
 
 def _one_of(values: Sequence[Any]) -> Test:
-    texts = frozenset(value for value in values if isinstance(value, str))
-    others = [value for value in values if not isinstance(value, str)]
+    """Texts and numbers by their hash: lists of both may be long in a flag and, at the same time, in a context."""
+    plain = frozenset(value for value in values if _is_plain(value))
+    others = [value for value in values if not _is_plain(value)]
 
     def test(value: Any) -> bool:
-        if isinstance(value, str):
-            return value in texts
+        if _is_plain(value):
+            return value in plain
         return any(same(value, other) for other in others)
 
     return test
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def same(one: Any, other: Any) -> bool:
