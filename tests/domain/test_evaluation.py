@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.domain.evaluation import Evaluation, Evaluator, bucket, evaluate, parse_context
@@ -488,7 +488,6 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return inside
 
 
-@settings(max_examples=300)
 @given(st.integers(0, 1000), st.data())
 def test_no_flag_segment_or_context_whatever_is_in_it_ever_raises(seed: int, data: st.DataObject) -> None:
     zoo = json.loads(json.dumps(draw_zoo(seed, flags=6, segments=4, contexts=2)))
