@@ -7,6 +7,9 @@ import httpx
 import msgspec
 import pytest
 
+from controller.access import digest
+from controller.delivery import SdkKeyBook
+from controller.delivery.entrance import KINDS
 from controller.domain.status import ApplyResult, Explanation, KillStatus, PlanSummary, RunStatus
 from controller.errors import Conflict, Refused
 from controller.store.memory import MemoryStore
@@ -301,6 +304,24 @@ async def test_a_lifetime_is_some_time_and_not_all_time(
     answer = await client.post(f"{API}/tokens", headers=engine.headers("admin"), json=body)
     assert answer.status_code == 422
     assert answer.json()["problems"][0]["path"] == "expires_in"
+
+
+async def test_each_kind_of_sdk_key_is_stored_so_that_only_its_door_knows_it(
+    engine: FakeEngine, client: httpx.AsyncClient
+) -> None:
+    headers = engine.headers("admin")
+    for kind in KINDS:
+        body = {"name": kind, "environment": "production", "kind": kind}
+        made = (await client.post(f"{API}/sdk-keys", headers=headers, json=body)).json()
+        assert (made["kind"], made["client_side_id"]) == (kind, made["secret"] if kind == "client" else None)
+        key = next(key for key in await engine.store.sdk_keys() if key.name == kind)
+        book = SdkKeyBook()
+        book.load([key])
+        assert [one for one in KINDS if book.find(one, made["secret"])] == [kind]
+        # What a version that knows no kinds would look for.
+        assert (key.digest == digest(made["secret"])) is (kind == "server")
+    unknown = await client.post(f"{API}/sdk-keys", headers=headers, json={**body, "kind": "browser"})
+    assert unknown.status_code == 400
 
 
 async def test_an_sdk_key_is_shown_once_and_revoked(engine: FakeEngine, client: httpx.AsyncClient) -> None:

@@ -19,6 +19,7 @@ from controller.delivery import Doors, SdkKeyBook
 from controller.delivery.connections import Connection
 from controller.delivery.event_book import EventBook
 from controller.delivery.streaming import Streams
+from controller.delivery.turns import Turns
 from controller.domain.catalogue import FlagConfig, Kill, SdkKey, SdkKeyKind
 from controller.domain.flag import FlagSpec, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
@@ -102,6 +103,7 @@ class Door:
         origins: Collection[str] = ("*",),
         event_book: EventBook | None = None,
         clock: Clock | None = None,
+        turns: Turns | None = None,
         **limits: Any,
     ) -> None:
         self.board = board or make_board()
@@ -114,6 +116,7 @@ class Door:
             origins=origins,
             streams=Streams(clock, **limits),
             client_streams=Streams(clock, **limits),
+            turns=turns,
             event_book=event_book,
         )
         self.streams, self.client_streams = self.doors.streams, self.doors.client_streams
