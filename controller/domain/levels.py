@@ -230,9 +230,9 @@ class _Spans:
             first = last = self._level()
             lasts = math.inf
             if first is not None and self._take("to"):
-                last, lasts = self._level(), self._duration("over")
-                if last is None:
+                if self._peek() == "none":
                     raise self._wrong("a value to rise or fall to")
+                last, lasts = self._level(), self._duration("over")
             elif self._peek() == "for":
                 lasts = self._duration("for")
             ends = self._next == len(self._words)

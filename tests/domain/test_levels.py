@@ -1,0 +1,134 @@
+"""Levels of a metric over time, from one line of text."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.levels import Kind, Levels, NotationError, constant, parse_levels, parse_samples
+
+
+def levels(text: str, kind: Kind = "ratio") -> Levels:
+    return parse_levels(text, kind, interval=15)
+
+
+def seen(text: str, *moments: float, kind: Kind = "ratio") -> list[float | None]:
+    found = levels(text, kind)
+    return [found.at(moment) for moment in moments]
+
+
+def test_one_level_holds_always() -> None:
+    assert seen("0.2%", -3600, 0, 1e6) == [0.002, 0.002, 0.002]
+
+
+def test_levels_follow_one_another_and_the_last_one_stays() -> None:
+    assert seen("0.2% for 20m then 12% for 5m", -1, 1199, 1200, 1499, 1500, 9999) == [
+        0.002, 0.002, 0.12, 0.12, 0.12, 0.12,
+    ]  # fmt: skip
+
+
+def test_a_slope_is_a_straight_line_and_stays_where_it_ends() -> None:
+    assert seen("100ms to 300ms over 10m", 0, 300, 600, 900, kind="seconds") == [0.1, 0.2, 0.3, 0.3]
+
+
+def test_none_is_silence_and_not_zero() -> None:
+    assert seen("1% for 1m then none for 1m then 2%", 30, 90, 150) == [0.01, None, 0.02]
+
+
+def test_steps_last_one_interval_each_and_n_repeats_make_n_plus_one() -> None:
+    assert seen("1%x2 3%", 0, 44, 45, 600) == [0.01, 0.01, 0.03, 0.03]
+    assert seen("1%+1%x2", 0, 15, 30, 45) == [0.01, 0.02, 0.03, 0.03]
+    assert seen("1% _x2 2%", 14, 15, 44, 45) == [0.01, None, None, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("12.5%", "ratio", 0.125), ("180ms", "seconds", 0.18), ("2s", "seconds", 2.0), ("30/m", "rate", 0.5),
+        ("36/h", "rate", 0.01), ("-4", "number", -4.0), ("1e3", "number", 1000.0),
+    ],
+)  # fmt: skip
+def test_a_level_is_in_base_units(text: str, kind: Kind, value: float) -> None:
+    assert levels(text, kind).at(0) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0+10x3", (0, 10, 20, 30)),
+        ("-2+4x3", (-2, 2, 6, 10)),
+        ("1-2x4", (1, -1, -3, -5, -7)),
+        ("1x4", (1, 1, 1, 1, 1)),
+        ("1 _x3 stale 2", (1, None, None, None, None, 2)),
+        ("_ 5", (None, 5)),
+    ],
+)
+def test_samples_are_those_of_prometheus_rule_tests(text: str, values: tuple[float | None, ...]) -> None:
+    assert parse_samples(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says", "at"),
+    [
+        ("3", "ratio", "is not a share", 0),
+        ("120%", "ratio", "is more than all", 0),
+        ("50%+20%x5", "ratio", "is more than all", 0),
+        ("3%-2%x5", "ratio", "is less than nothing", 0),
+        ("0.2% for 20m then 12", "ratio", "is not a share", 18),
+        ("0.2% for 20m 12%", "ratio", 'expected "then"', 13),
+        ("0.2% then 12%", "ratio", 'expected "for" or the end', 5),
+        ("0.2% for soon", "ratio", "is not a duration", 9),
+        ("0.2% for 0s then 1%", "ratio", "no time at all", 9),
+        ("0.2% to 5%", "ratio", 'expected "over"', 8),
+        ("0.2% to none over 5m", "ratio", "a value to rise or fall to", 8),
+        ("twenty", "ratio", "is no value", 0),
+        ("50%x999999", "ratio", "more than 100000 values", 0),
+        ("", "ratio", "there is no value", 0),
+        ("{{schema:1}}x3", "number", "native histograms are not supported", 0),
+        ("200", "seconds", "is not a duration", 0),
+        ("1e999", "number", "is not a finite number", 0),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_place(text: str, kind: Kind, says: str, at: int) -> None:
+    with pytest.raises(NotationError, match=says) as told:
+        levels(text, kind)
+    assert told.value.offset == at
+
+
+def test_a_missing_unit_is_named() -> None:
+    with pytest.raises(NotationError) as told:
+        levels("3")
+    assert told.value.help == "write 3%"
+
+
+def test_what_does_not_change_is_known_not_to() -> None:
+    found = levels("1% for 10m then 1% to 5% over 10m then 5%")
+    assert (found.unchanged_since(300), found.unchanged_until(300)) == (-math.inf, 600)
+    assert (found.unchanged_since(700), found.unchanged_until(700)) == (700, 700)
+    assert (found.unchanged_since(5000), found.unchanged_until(5000)) == (1200, math.inf)
+    assert found.last_change == 1200
+    assert constant(0.5).last_change == 0
+
+
+@given(
+    levels=st.lists(st.tuples(st.integers(0, 100), st.integers(1, 500)), min_size=1, max_size=6),
+    moment=st.floats(0, 3000),
+)
+def test_what_is_said_not_to_change_does_not(levels: list[tuple[int, int]], moment: float) -> None:
+    found = parse_levels(" then ".join(f"{level}% for {lasts}s" for level, lasts in levels), "ratio", interval=1)
+    since, until = max(found.unchanged_since(moment), -10.0), min(found.unchanged_until(moment), 9999.0)
+    assert since <= moment <= until
+    between = [since, (since + moment) / 2, moment, (moment + until) / 2, until - 1e-6]
+    assert {found.at(one) for one in between} == {found.at(moment)}
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for read in (lambda: levels(text), lambda: levels(text, "number"), lambda: parse_samples(text)):
+        offset = 0
+        try:
+            read()
+        except NotationError as error:
+            offset = error.offset
+        assert 0 <= offset <= len(text)
