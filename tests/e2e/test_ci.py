@@ -135,6 +135,7 @@ def played(job: str, server: RampartServer, tokens: Mapping[str, str], summary: 
     return done
 
 
+@pytest.mark.timeout(300)
 def test_the_workflow_compares_in_the_pull_request_and_applies_after_the_merge(
     desk: Path, server: RampartServer, tmp_path: Path
 ) -> None:
