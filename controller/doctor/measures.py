@@ -6,7 +6,7 @@ exported, an error that can never be seen, a sum that counts everything twice, a
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -66,7 +66,7 @@ class Twins(Struct, frozen=True):
 
 
 def silence(name: str, ask: Ask, reading: Reading) -> Check | None:
-    """What keeps this reading from being a number, if anything does. `name` is the plan's."""
+    """What keeps this reading from being a number that rules go by, if anything does. `name` is the plan's."""
     guardrail = ask.guardrail
     side = settle(
         reading,
@@ -82,7 +82,7 @@ def silence(name: str, ask: Ask, reading: Reading) -> Check | None:
     if reading.series > 1:
         return failed(name, detail, f"make it one number, as in sum(…) or max(…): {reading.query}")
     if side.problem == "too_few":
-        return _too_few(name, ask, detail) if ask.exposed else None
+        return _too_few(name, ask, detail)
     if reading.age_seconds is not None and reading.age_seconds > guardrail.stale_after_seconds:
         fix = "see whether the target is still up and scraped; a longer staleAfter helps only if scrapes are rarer"
         return failed(name, detail, fix)
@@ -99,13 +99,14 @@ def _too_few(name: str, ask: Ask, detail: str) -> Check:
 def small_stage(name: str, ask: Ask, plan: RolloutPlan, reading: Reading) -> Check | None:
     """Before a start: whether the first stage will see enough, going by the traffic of now."""
     guardrail, first = ask.guardrail, plan.spec.stages[0]
+    window = duration_text(guardrail.window_seconds)
     if not reading.total:
-        return None
+        detail = f"{ask.label}: not one request in {window}"
+        return None if reading.total is None else risky(name, detail, "a start waits until there is traffic")
     expected = reading.total * first.share / FULL_EXPOSURE
     if expected >= guardrail.min_sample:
         return None
     needed = guardrail.min_sample / reading.total * FULL_EXPOSURE
-    window = duration_text(guardrail.window_seconds)
     detail = (
         f"stage {first.name} ({exposure_text(first.share)}) would see about {expected:.0f} requests in {window}, "
         f"and {guardrail.policy} needs {guardrail.min_sample}: it would stay there with too few"
@@ -135,26 +136,30 @@ def looked_at(name: str, ask: Ask, plan: RolloutPlan, examination: Examination) 
 
 def twins(series: Sequence[Series]) -> Twins | None:
     """The label that makes two of every series. A known one is certain, another is a guess from equal values."""
-    names = sorted({label for one in series for label in one.labels} - OWN_NUMBERS)
-    for name in sorted(names, key=lambda label: label not in REPLICA_LABELS):
-        groups = _alike_without(series, name)
+    if groups := _alike_without(series, REPLICA_LABELS):
+        # Each server of a pair may have several such labels, all of them different.
+        name = min(label for label in REPLICA_LABELS if len(_values(groups[0], label)) > 1)
+        return Twins(name, _values(groups[0], name), certain=True)
+    for name in sorted({label for one in series for label in one.labels} - OWN_NUMBERS):
+        groups = _alike_without(series, {name})
         if not groups:
             continue
-        values = tuple(sorted({one.labels.get(name, "") for group in groups for one in group}))
-        if name in REPLICA_LABELS:
-            return Twins(name, values, certain=True)
         # One process that is scraped by two jobs shows so in a single series: its address is the same.
         believed = len(groups) >= (1 if name == "job" else GROUPS_TO_BELIEVE)
         if believed and all(map(_equal, groups)):
-            return Twins(name, values, certain=False)
+            return Twins(name, _values(groups[0], name), certain=False)
     return None
 
 
-def _alike_without(series: Iterable[Series], label: str) -> list[list[Series]]:
+def _alike_without(series: Iterable[Series], labels: Collection[str]) -> list[list[Series]]:
     groups: dict[frozenset[tuple[str, str]], list[Series]] = defaultdict(list)
     for one in series:
-        groups[frozenset((name, value) for name, value in one.labels.items() if name != label)].append(one)
+        groups[frozenset((name, value) for name, value in one.labels.items() if name not in labels)].append(one)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _values(group: Iterable[Series], label: str) -> tuple[str, ...]:
+    return tuple(sorted({one.labels.get(label, "") for one in group}))
 
 
 def _equal(group: Sequence[Series]) -> bool:

@@ -11,8 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from controller.doctor import findings
+from controller.doctor.measures import Ask, looked_at
 from controller.domain.catalogue import Replica
-from controller.domain.evidence import Examined, Question, Reading
+from controller.domain.evidence import Examination, Examined, Question, Reading
 from controller.domain.flag import FlagState
 from controller.errors import NotFound, StoreUnavailable, Unavailable
 from controller.peers import Sighting
@@ -22,7 +23,7 @@ from controller.sources.scrape import ScrapeSource
 from tests.support.engine import World
 from tests.support.practice import Practice
 from tests.support.prometheus import ExpositionServer
-from tests.support.rollouts import make_plan, make_policy
+from tests.support.rollouts import make_guardrails, make_plan, make_policy
 
 STAGES = [{"name": "everyone", "exposure": "100%", "bake": "30m"}]
 ANY = {"requests": 1}
@@ -159,6 +160,21 @@ async def test_a_stage_that_would_never_see_enough_is_found_before_the_start(
     assert "begin with about 1 %" in check.fix
 
 
+async def test_a_service_that_nobody_asks_is_told_before_the_start_and_too_little_control_after_it(
+    practice: Practice, shop: Shop
+) -> None:
+    shop.rate = 0.0
+    await shop.pass_seconds(25)
+    check = (await practice.examined())["plan checkout-v2"][0]
+    assert (check.state, check.detail) == ("warn", 'web/error_rate of "off": not one request in 20s')
+    await practice.world.presence.check_in()
+    await practice.world.started(practice.world.plan, make_policy(window="20s", every="2s", staleAfter="30s"))
+    await practice.world.until(1000)
+    await shop.pass_seconds(25)
+    details = [check.detail for check in (await practice.examined())["plan checkout-v2"]]
+    assert 'web/error_rate of "off": 0 requests in the window, 200 needed' in details
+
+
 async def test_an_error_label_that_does_not_exist_is_found(practice: Practice, shop: Shop) -> None:
     """The rule would pass for ever: total is there, and bad can match nothing."""
     shop.status = 'status="200"'
@@ -181,6 +197,15 @@ async def test_series_of_a_pair_of_servers_are_found_out_as_one_counted_twice(
         "series differ in nothing but prometheus_replica (a, b), and their sum counts each twice" in check.detail
     )
     assert 'prometheus_replica="a"' in check.fix
+
+
+async def test_servers_that_differ_in_several_labels_are_still_a_pair(practice: Practice, shop: Shop) -> None:
+    labels = shop.labels[0]
+    shop.labels = [f'{labels},prometheus="k8s-{one}",prometheus_replica="{one}-0"' for one in "ab"]
+    await shop.pass_seconds(25)
+    check = (await practice.examined())["plan checkout-v2"][0]
+    assert check.state == "fail"
+    assert "prometheus (k8s-a, k8s-b)" in check.detail
 
 
 async def test_one_process_scraped_by_two_jobs_is_a_suspicion(practice: Practice, shop: Shop) -> None:
@@ -227,6 +252,21 @@ async def test_a_window_that_holds_too_few_samples_is_found(practice: Practice) 
         assert check.state == "fail"
         assert "is taken for stale after 400ms" in check.detail
         assert "staleAfter: 2s" in check.fix
+
+
+def test_a_window_shorter_than_two_samples_measures_nothing() -> None:
+    plan = make_plan(**WITHOUT_ALWAYS)
+    (guardrail,) = make_guardrails(plan, window="5m")
+    ask = Ask(guardrail=guardrail, metric="error_rate", variation="off", exposed=False)
+
+    def found(interval: float) -> list[str]:
+        return [check.state for check in looked_at("plan", ask, plan, Examination(interval_seconds=interval))]
+
+    assert found(151) == ["fail"]
+    assert found(29) == []
+    (check,) = looked_at("plan", ask, plan, Examination(interval_seconds=200))
+    assert "a sample comes every 3m 20s, so a window of 5m never holds two" in check.detail
+    assert check.fix == "make the window 13m 20s or more"
 
 
 async def test_a_raw_query_is_refused_where_nobody_can_answer_it(practice: Practice) -> None:
