@@ -1,6 +1,8 @@
 """An EventStore in memory, on a clock that a test moves: the same promises as the one on PostgreSQL."""
 
-from collections.abc import Callable, Collection, Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from controller.domain.tally import NO_BUCKET, Cell, Counted, Delivery, Tally, Watch, packed
 from controller.errors import StoreUnavailable
@@ -9,7 +11,10 @@ SLOT_SECONDS = 5.0
 
 
 class EventMemory:
-    """`away`: the database does not answer. `lose_answers`: so many commits happen, and their answers are lost."""
+    """`away`: the database does not answer. `lose_answers`: so many commits happen, and their answers are lost.
+
+    `gaps` are until when something was missed, by environment.
+    """
 
     def __init__(self, seconds: Callable[[], float], *, slot_seconds: float = SLOT_SECONDS) -> None:
         self.away = False
@@ -19,7 +24,7 @@ class EventMemory:
         self._deliveries: set[bytes] = set()
         self._slots: dict[tuple[float, Cell], tuple[Tally, float]] = {}
         self._watches: dict[Watch, float] = {}
-        self._gaps: dict[str, float] = {}
+        self.gaps: dict[str, float] = {}
 
     async def count(self, deliveries: Sequence[Delivery]) -> int:
         self._answer()
@@ -45,7 +50,7 @@ class EventMemory:
         found: dict[Cell, tuple[Tally, float]] = {}
         for (slot, cell), (tally, at) in self._slots.items():
             since = max((at for watch, at in self._watches.items() if watch.flag == cell.flag), default=now)
-            begin = max(now - window_seconds, since, self._gaps.get(cell.environment, since))
+            begin = max(now - window_seconds, since, self.gaps.get(cell.environment, since))
             if (cell.flag, cell.event) in events and slot >= begin:
                 present, age = found.get(cell, (Tally(), now - at))
                 present.add(tally)
@@ -63,7 +68,7 @@ class EventMemory:
 
     async def note_gap(self, environment: str, missed: int) -> None:
         self._answer()
-        self._gaps[environment] = self._seconds()
+        self.gaps[environment] = self._seconds()
 
     async def forget(self, *, counts_seconds: float, deliveries_seconds: float) -> None:
         self._answer()
@@ -79,3 +84,10 @@ def _rows(cell: Cell, tally: Tally, age: float, *, contexts: bool) -> list[Count
         return [Counted(cell, NO_BUCKET, tally.count, hashes, age)] if hashes else []
     whole = Counted(cell, NO_BUCKET, tally.count, b"", age)
     return [whole, *(Counted(cell, bucket, count, b"", age) for bucket, count in tally.buckets.items())]
+
+
+async def until_counted(counted: Callable[[], Awaitable[int]], expected: int, *, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while (found := await counted()) != expected:
+        assert time.monotonic() < deadline, f"{found} were counted, not {expected}"
+        await asyncio.sleep(0.01)
