@@ -41,13 +41,18 @@ class Violation(AssertionError):
 
 
 class Owed(Struct, kw_only=True):
-    """A kill that somebody was told is accepted, and nobody has reset."""
+    """A kill that somebody was told is accepted, and nobody has reset.
+
+    `awaited`: whoever took it was registered, so that raises wait for it. One that was stopped in order and comes
+    back while the database is away is not; nobody can know of it (docs/replicas.md, "The one window").
+    """
 
     kill_id: str
     flag: FlagRef
     by: str
     accepted_at: float
     durable: bool
+    awaited: bool
     excused: bool = False
 
 
@@ -218,7 +223,14 @@ class Promises:
             self.require("I4", off, f"{machine.name} still serves {flag.key} after its kill was answered")
         if kill_id in self._released:
             return  # somebody reset it before we heard of it
-        self._owed[kill_id] = Owed(kill_id=kill_id, flag=flag, by=machine.name, accepted_at=began, durable=durable)
+        self._owed[kill_id] = Owed(
+            kill_id=kill_id,
+            flag=flag,
+            by=machine.name,
+            accepted_at=began,
+            durable=durable,
+            awaited=machine.name in self._world.database.store.replicas,
+        )
 
     def confirming(self, machine: "Machine", held: Held) -> None:
         """A flag is called off: so it must have been when it was read, and a stale read is a few seconds old."""
@@ -254,7 +266,7 @@ class Promises:
             if row.kill.flag == run.flag and not row.reset:
                 self.require("I3", False, f"{process.name} raised {run.id} under {row.kill.id}")
         for owed in self._owed.values():
-            if owed.flag == run.flag and not owed.excused:
+            if owed.flag == run.flag and owed.awaited and not owed.excused:
                 age = now - owed.accepted_at
                 late = age > HEARD_OF_WITHIN_SECONDS and self._world.somebody_knows(owed.kill_id)
                 self.require("I3", not late, f"{process.name} raised {run.id} {age:.1f} s after {owed.kill_id}")
