@@ -18,7 +18,7 @@ from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import NOT_STARTED, Observations, Run
 from controller.domain.status import Change, FlagOutlook, RunOutlook
-from controller.errors import Invalid
+from controller.errors import Invalid, Refused
 from controller.manifests.diff import diff
 from controller.ports import Store
 
@@ -92,16 +92,30 @@ class Preview:
         newest: Newest,
         policies: dict[tuple[str, int], GuardrailPolicy | None],
     ) -> RunOutlook:
-        pinned = await self._store.plan(run.plan, run.plan_revision)
+        pinned = await self._followed(run)
         for pin in run.policy_revisions.items():
             if pin not in policies:
-                found = await self._store.policy(*pin)
-                policies[pin] = found.policy if found else None
+                policies[pin] = await self._policy(*pin)
         followed = {name: policies[name, number] for name, number in run.policy_revisions.items()}
         if pinned is None or None in followed.values():
-            return _outlook_of(run, "", [], obstacles=["what it follows cannot be read any more"])
+            return _outlook_of(run, "", [], obstacles=["what it follows cannot be read from the database"])
         before = {name: one for name, one in followed.items() if one is not None}
-        return _compared(run, observations, (pinned.plan, before), newest)
+        return _compared(run, observations, (pinned, before), newest)
+
+    async def _followed(self, run: Run) -> RolloutPlan | None:
+        """None when it cannot be read: a preview says so, and keeps nobody from applying."""
+        try:
+            found = await self._store.plan(run.plan, run.plan_revision)
+        except Refused:
+            return None
+        return found.plan if found else None
+
+    async def _policy(self, name: str, revision: int) -> GuardrailPolicy | None:
+        try:
+            found = await self._store.policy(name, revision)
+        except Refused:
+            return None
+        return found.policy if found else None
 
     # — flags —
 
@@ -131,14 +145,14 @@ class Preview:
                 return _with(told, unread="it is not there yet: these files create it, off", findings=kills)
             case Unknown(why=why):
                 return _with(told, unread=why, findings=kills)
-        followed = await self._store.plan(run.plan, run.plan_revision) if run else None
+        followed = await self._followed(run) if run else None
         return _with(
             told,
             enabled=shown.enabled,
             exposure=shown.exposure,
             audience=list(shown.audience),
             foreign=list(shown.foreign),
-            findings=[*kills, *_findings(plan, run, followed.plan if followed else None, shown)],
+            findings=[*kills, *_findings(plan, run, followed, shown)],
         )
 
 

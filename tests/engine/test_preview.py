@@ -251,6 +251,24 @@ async def test_a_new_rule_against_a_baseline_that_was_never_measured_is_told_to_
     assert (run.exposure, observations.bake) == (1_000, 0)
 
 
+async def test_what_cannot_be_read_of_a_run_is_told_and_keeps_nobody_from_applying(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.started(plan_with())
+
+    async def unreadable(*_: Any) -> None:
+        raise Refused("written by a newer version")
+
+    slower = plan_with(stages=[{**STAGES[0], "bake": "45m"}, *STAGES[1:]])
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "plan", unreadable)
+        result = await applied(world, slower)
+    assert result.runs[0].obstacles == ["what it follows cannot be read from the database"]
+    newest = await world.store.plan("checkout-v2")
+    assert newest is not None
+    assert newest.revision == 2
+
+
 # — flags —
 
 
