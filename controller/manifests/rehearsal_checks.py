@@ -208,7 +208,7 @@ def _unknown(
 ) -> Iterator[Problem]:
     if name in known or name in [one.rpartition("/")[2] for one in known]:
         return
-    what = "rule, and no other cause," if clause == "by" and sentence.verb != "hold" else "stage"
+    what = "rule" if clause == "by" and sentence.verb != "hold" else "stage"
     if clause == "by" and sentence.verb == "hold":
         what = "reason to hold"
     shown = [one for one in known if "/" not in one]

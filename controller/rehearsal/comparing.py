@@ -184,12 +184,15 @@ def _ended_otherwise(sentence: Sentence, played: Played) -> str | None:
 def _unexpected(script: Script, played: Played) -> Iterator[Mismatch]:
     """A false alarm beside what was expected is a finding; so is a run that never began to be one.
 
-    One that came at another time than expected was told already.
+    One that came at another time than expected, or within a "nothing", was told already.
     """
     expected = [one for one in script.expectations if one.at is not None and one.action is not None]
+    quiet = [one for one in script.expectations if one.verb == "nothing"]
     for one in played.happened:
         alarm = one.action in HARM and one.cause != "user"
-        if alarm and not any(_fits(sentence, one) for sentence in expected):
+        told = any(_fits(sentence, one) for sentence in expected)
+        told = told or any(sentence.start <= one.at <= (sentence.until or 0.0) for sentence in quiet)
+        if alarm and not told:
             yield Mismatch(
                 place=("name",),
                 expected=f"nothing else (write: {_as_expectation(one)})",
