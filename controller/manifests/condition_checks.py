@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from controller.domain.conditions import AllOf, Comparison, ConditionError, comparisons, parse_limit
+from controller.domain.conditions import AllOf, Comparison, Condition, ConditionError, comparisons, parse_limit
 from controller.domain.policy import Metric, PolicySpec, Rule
 from controller.manifests.checks import Check, Context, reading
 from controller.manifests.loader import Manifest
@@ -20,6 +20,8 @@ from controller.manifests.policy_checks import (
 from controller.manifests.structure import Path
 
 SLOW_KILL_SECONDS = 15 * 60.0
+MOST_COMPARED = 100
+"""Rules compared with each other: nobody writes more, and a hostile file must not take minutes."""
 
 
 class Values(Struct, frozen=True):
@@ -114,19 +116,43 @@ def _certain(one: Comparison, spec: PolicySpec) -> bool:
     return one.unit != "x baseline" and possible.and_(_holding(one, None)) == possible
 
 
+class Ready(Struct, frozen=True):
+    """A rule that acts, read once: every rule is compared with every other."""
+
+    index: int
+    rule: Rule
+    condition: Condition
+    floor: float | None
+    for_seconds: float
+
+
+def _ready(spec: PolicySpec) -> list[Ready]:
+    found = []
+    for index, rule in enumerate(spec.rules[:MOST_COMPARED]):
+        condition = parsed(rule)
+        if rule.mode == "enforce" and condition and all(_sound(one, spec) for one in comparisons(condition)):
+            found.append(Ready(index, rule, condition, _floor(rule), rule.for_seconds))
+    return found
+
+
 def check_order(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
-    for index, rule in enumerate(spec.rules):
-        for other_index, other in enumerate(spec.rules):
-            same = _precedes(other, rule) and _precedes(rule, other)
-            if index == other_index or not _precedes(other, rule) or (same and other_index > index):
-                continue
+    ready = _ready(spec)
+    for one in ready:
+        rule = one.rule
+        first = next((other for other in ready if other is not one and _comes_first(other, one)), None)
+        if first is not None:
+            done = "done so" if first.rule.then == rule.then else _verb(first.rule, done=True)
             message = (
-                f'rule "{rule.id}" is never the first: whenever it would {_verb(rule)}, "{other.id}" has already '
-                f"{'done so' if other.then == rule.then else _verb(other, done=True)}"
+                f'rule "{rule.id}" is never the first: whenever it would {_verb(rule)}, '
+                f'"{first.rule.id}" has already {done}'
             )
             help_text = "remove it, or see whether limits or times were swapped"
-            yield manifest.problem(("spec", "rules", index, "id"), "R103", message, help_text)
-            break
+            yield manifest.problem(("spec", "rules", one.index, "id"), "R103", message, help_text)
+
+
+def _comes_first(first: Ready, second: Ready) -> bool:
+    """Of two that say the same the later one is too many."""
+    return _precedes(first, second) and (first.index < second.index or not _precedes(second, first))
 
 
 def _verb(rule: Rule, *, done: bool = False) -> str:
@@ -135,14 +161,13 @@ def _verb(rule: Rule, *, done: bool = False) -> str:
     return rule.then.replace("_", " ")
 
 
-def _precedes(first: Rule, second: Rule) -> bool:
+def _precedes(first: Ready, second: Ready) -> bool:
     """Does `first` act whenever `second` would, no later, so that `second` adds nothing?"""
-    conditions = parsed(first), parsed(second)
-    if None in conditions or "observe" in (first.mode, second.mode) or first.for_seconds > second.for_seconds:
+    if first.for_seconds > second.for_seconds or not _as_harsh(first.rule, second.rule):
         return False
-    return _as_harsh(first, second) and all(
-        any(_implies(one, other, _floor(second), _floor(first)) for other in (conditions[0] or NOTHING).parts)
-        for one in (conditions[1] or NOTHING).parts
+    return all(
+        any(_implies(one, other, second.floor, first.floor) for other in first.condition.parts)
+        for one in second.condition.parts
     )
 
 
@@ -270,7 +295,7 @@ def _sees(metric: Metric) -> bool:
 
 CONDITION_CHECKS: tuple[Check[PolicySpec], ...] = (
     Check(check_possible, reading("rules", "metrics")),
-    Check(check_order, reading("rules")),
+    Check(check_order, reading("rules", "metrics")),
     Check(check_single_error, reading("rules", "metrics", "minSample")),
     Check(check_rule_floors, reading("rules")),
     Check(check_rule_keys, reading("rules")),

@@ -84,6 +84,23 @@ def test_a_hostile_query_is_refused_quickly() -> None:
         assert time.process_time() - started <= CPU_SECONDS
 
 
+def test_a_file_full_of_rules_or_freezes_is_checked_quickly() -> None:
+    rule = "- { id: r%d, if: error_rate > 1%% or latency_p95 > 2x baseline, floor: 20ms, for: 2m, then: kill }"
+    policy = (SHIPPED / "web-service.policy.yaml").read_text()
+    rules = "".join(f"    {rule % number}\n" for number in range(400))
+    plan = (SHIPPED / "thumbnails-worker.rollout.yaml").read_text()
+    windows = ", ".join('{ days: mon-fri, from: "09:00", to: "16:00" }' for _ in range(300))
+    freezes = ", ".join(f"{{ name: f{n}, from: 2026-11-26, to: 2026-11-27 }}" for n in range(300))
+    schedule = f"  schedule:\n    timezone: UTC\n    advanceOnly: [{windows}]\n    freezes: [{freezes}]\n"
+    files = [
+        ("a.policy.yaml", policy.replace("  rules:\n", "  rules:\n" + rules)),
+        ("b.rollout.yaml", plan + schedule),
+    ]
+    started = time.process_time()
+    assert {problem.code for problem in lint([(name, text.encode()) for name, text in files])} >= {"R103", "R030"}
+    assert time.process_time() - started <= 40 * CPU_SECONDS
+
+
 def value(text: str) -> Any:
     found = read(text, "x.yaml")
     assert found.problems == []
