@@ -103,3 +103,13 @@ async def test_a_crowd_is_sent_away_until_it_is_smaller(http: aiohttp.ClientSess
             assert served.status == 200
         async with http.post(everything, **question) as served:
             assert served.status == 200
+
+
+@pytest.mark.parametrize("head", ["GET /{large} HTTP/1.1\r\n", "GET / HTTP/1.1\r\nX-Large: {large}\r\n"])
+async def test_a_head_without_an_end_is_refused(head: str) -> None:
+    async with running_door() as door:
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(head.format(large="x" * 200_000).encode() + b"Host: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+        writer.close()
