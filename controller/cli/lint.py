@@ -77,8 +77,6 @@ def _report(files: Sequence[tuple[str, bytes]], output: str, strict: bool, settl
     told += [counted(counts["note"], "note")] if counts["note"] else []
     fixable = sum(one.fix is not None for one in problems)
     hint = f"; --fix mends {fixable} of them" if fixable else ""
-    if problems and output == "text":
-        say(f"why: rampart lint --explain {problems[0].code}")
     say(f"{settled}{', '.join(told)} in {counted(len(files), 'file')}{hint}")
     return Exit.FINDING if counts["error"] or (strict and counts["warning"]) else Exit.OK
 

@@ -83,7 +83,7 @@ def test_warnings_fail_only_when_asked_to(rampart: Rampart, tmp_path: Path) -> N
     told = rampart("lint", "checkout-v2.flag.yaml")
     assert (told.returncode, told.stderr) == (
         0,
-        "why: rampart lint --explain R302\n0 errors, 1 warning in 1 file\n",
+        "0 errors, 1 warning in 1 file\n",
     )
     assert "checkout-v2.flag.yaml:5:8: R302 warning: " in told.stdout
     assert rampart("lint", "--strict", "checkout-v2.flag.yaml").returncode == 1
@@ -94,7 +94,7 @@ def test_a_note_fails_nothing(rampart: Rampart, tmp_path: Path) -> None:
     told = rampart("lint", "--strict", "other.flag.yaml")
     assert (told.returncode, told.stderr) == (
         0,
-        "why: rampart lint --explain R005\n0 errors, 0 warnings, 1 note in 1 file\n",
+        "0 errors, 0 warnings, 1 note in 1 file\n",
     )
 
 
@@ -102,7 +102,7 @@ def test_fix_mends_the_file_and_says_what_is_left(rampart: Rampart, tmp_path: Pa
     path = tmp_path / "checkout-v2.flag.yaml"
     path.write_text("# mine\n" + BROKEN)
     path.chmod(0o640)
-    assert rampart("lint", path.name).stderr.endswith("1 error, 0 warnings in 1 file; --fix mends 1 of them\n")
+    assert rampart("lint", path.name).stderr == "1 error, 0 warnings in 1 file; --fix mends 1 of them\n"
     told = rampart("lint", "--fix", path.name)
     assert (told.returncode, told.stdout) == (0, "")
     assert told.stderr == "fixed 1 problem; 0 errors, 0 warnings in 1 file\n"
