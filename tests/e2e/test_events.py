@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import ldclient
 import pytest
@@ -76,7 +77,7 @@ class Application:
             flush_interval=0.5,
             diagnostic_opt_out=True,
         )
-        self._client = ldclient.LDClient(config, start_wait=10)
+        self._client: Any = ldclient.LDClient(config, start_wait=10)
         self._failing = failing
         self._slow = slow
         self._chance = Random(3)

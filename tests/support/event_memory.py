@@ -13,12 +13,13 @@ SLOT_SECONDS = 5.0
 class EventMemory:
     """`away`: the database does not answer. `lose_answers`: so many commits happen, and their answers are lost.
 
-    `gaps` are until when something was missed, by environment.
+    `broken`: it refuses what it is given. `gaps` are until when something was missed, by environment.
     """
 
     def __init__(self, seconds: Callable[[], float], *, slot_seconds: float = SLOT_SECONDS) -> None:
         self.away = False
         self.lose_answers = 0
+        self.broken = False
         self._seconds = seconds
         self._slot_seconds = slot_seconds
         self._deliveries: set[bytes] = set()
@@ -28,6 +29,8 @@ class EventMemory:
 
     async def count(self, deliveries: Sequence[Delivery]) -> int:
         self._answer()
+        if self.broken:
+            raise ValueError("a number out of range")
         new = {one.id: one for one in deliveries if one.id not in self._deliveries}
         now = self._seconds()
         slot = now // self._slot_seconds * self._slot_seconds

@@ -80,6 +80,9 @@ class Recorder:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def wait_for(self, custom: int) -> None:
+        wait_until(lambda: self.kinds["custom"] == custom, seconds=120, every=0.002, what="a flush")
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -99,14 +102,14 @@ def record(
         events_max_pending=3 * FLUSHED_AT_ONCE,
         diagnostic_opt_out=True,
     )
-    client = ldclient.LDClient(config, start_wait=10)
+    client: Any = ldclient.LDClient(config, start_wait=10)
     tracked = 0
     while sum(recorder.kinds.values()) < events:
         for _ in range(FLUSHED_AT_ONCE // 2):
             tracked += _visit(client, f"user-{chance.randrange(users)}", chance, truth)
         client.flush()
         # More at once than it holds, and the SDK would drop some.
-        wait_until(lambda expected=tracked: recorder.kinds["custom"] == expected, every=0.002, what="a flush")
+        recorder.wait_for(tracked)
     client.close()
     recorder.close()
     return recorder.deliveries, recorder.kinds, truth
