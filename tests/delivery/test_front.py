@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -92,7 +93,10 @@ async def test_a_crowd_is_sent_away_until_it_is_smaller(http: aiohttp.ClientSess
     async with running_door(make_flag(client_side=True), turns=turns) as door:
         who = base64.urlsafe_b64encode(b'{"kind":"user","key":"ana"}').decode().rstrip("=")
         values = f"{door.url}/sdk/evalx/{CLIENT_ID}/contexts/{who}"
-        question = {"json": {"context": {"targetingKey": "ana"}}, "headers": {"Authorization": f"Bearer {KEY}"}}
+        question: Any = {
+            "json": {"context": {"targetingKey": "ana"}},
+            "headers": {"Authorization": f"Bearer {KEY}"},
+        }
         everything = f"{door.url}/ofrep/v1/evaluate/flags"
         async with turns.one():
             async with http.get(values) as refused:
