@@ -1,7 +1,7 @@
 """Where measurements come from. A new kind is one module and one line in the table below."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 from controller.domain.evidence import Examined, Question
 from controller.ports import Clock, EventStore, MetricSource
@@ -28,20 +28,15 @@ class Source(MetricSource, Protocol):
         """What it holds of the series behind these questions; what it cannot tell is left out. Never raises."""
 
 
-class Surroundings(NamedTuple):
-    """What a source may need of the whole."""
-
-    clock: Clock
-    events: EventStore
-
-
-KINDS: dict[type[SourceSettings], Callable[[str, Any, Surroundings], Source]] = {
-    PrometheusSourceSettings: lambda name, settings, given: PrometheusSource(name, settings, given.clock),
-    ScrapeSourceSettings: lambda name, settings, given: ScrapeSource(name, settings, given.clock),
-    EventsSourceSettings: lambda name, settings, given: EventsSource(name, settings, given.events),
+KINDS: dict[type[SourceSettings], Callable[..., Source]] = {
+    PrometheusSourceSettings: PrometheusSource,
+    ScrapeSourceSettings: ScrapeSource,
+    EventsSourceSettings: EventsSource,
 }
 
 
 def build(name: str, settings: SourceSettings, clock: Clock, events: EventStore) -> Source:
     """The source named `name` in the settings. Raises SettingsError when its addresses are none."""
-    return KINDS[type(settings)](name, settings, Surroundings(clock, events))
+    if isinstance(settings, EventsSourceSettings):
+        return KINDS[EventsSourceSettings](name, settings, events)
+    return KINDS[type(settings)](name, settings, clock)
