@@ -245,6 +245,8 @@ def test_a_share_of_a_segment_may_go_by_an_attribute_of_another_kind() -> None:
         inside = bucket("s", "", plan) < 0.5
         assert (served(in_segment("s"), ACME | {"plan": plan}, segments=(segment,))[0] == "c") is inside
     assert served(in_segment("s"), segments=(segment,))[0] == "c"
+    nobody = {"key": "s", "rules": [{**by_plan, "weight": 0}]}
+    assert served(in_segment("s"), segments=(nobody,))[0] == "b"
     broken = {"key": "s", "rules": [{**by_plan, "bucketBy": "/a//b"}]}
     assert ask(in_segment("s"), segments=(broken,)).reason == MALFORMED
 
@@ -409,8 +411,10 @@ def test_a_seed_takes_the_place_of_flag_and_salt() -> None:
 
 def test_an_experiment_goes_by_the_key_and_says_who_takes_part() -> None:
     flag = make_flag(fallthrough=shares(50_000, 50_000, kind="experiment", bucketBy="email"))
+    for number in range(10):
+        key = f"u{number}"
+        assert ask(flag, DANA | {"key": key}).variation == (0 if bucket("flag", "salt", key) < 0.5 else 1)
     answer = ask(flag)
-    assert answer.variation == (0 if bucket("flag", "salt", "dana") < 0.5 else 1)
     assert answer.reason == {"kind": "FALLTHROUGH", "inExperiment": True}
     assert (answer.in_experiment, answer.track_events, answer.track_reason) == (True, True, True)
     assert ask(flag, ACME).reason == {"kind": "FALLTHROUGH"}

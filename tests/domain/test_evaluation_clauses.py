@@ -132,6 +132,11 @@ def test_a_pattern_that_needs_too_much_memory_matches_nothing() -> None:
     assert not passes("matches", "a" * 1000, "((a{1000}){1000})")
 
 
+def test_half_of_a_surrogate_pair_is_found_by_no_pattern_and_is_none() -> None:
+    assert not passes("matches", "\ud800a", "a")
+    assert not passes("matches", "a", "\ud800")
+
+
 # — versions and times —
 
 

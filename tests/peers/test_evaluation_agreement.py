@@ -79,6 +79,20 @@ def test_the_node_server_sdk_gives_our_answer_or_differs_in_a_known_way() -> Non
     assert len(differing) < 0.05 * ANSWERS, "a zoo that is all exceptions tests nothing"
 
 
+def as_legacy_user(context: Data) -> Data:
+    """As SDKs described users before there were kinds."""
+    beside = {name: context[name] for name in ("key", "name", "email", "anonymous") if name in context}
+    return {**beside, "custom": {name: value for name, value in context.items() if name not in (*beside, "kind")}}
+
+
+def test_users_without_a_kind_are_the_same_to_the_node_server_sdk() -> None:
+    zoo = draw_zoo(0, contexts=200)
+    users = zoo._replace(contexts=[as_legacy_user(one) for one in zoo.contexts if one["kind"] == "user"])
+    assert len(users.contexts) > 50
+    (answers,) = asked_in_node([users])
+    assert [one for one in disagreements(users, answers, "node") if not one.known] == []
+
+
 def test_every_difference_of_the_node_server_sdk_is_still_there_and_is_nowhere_else() -> None:
     """One that is gone is to be taken out of docs/sdks.md, too."""
     answers = asked_in_node([one.specimen for one in DIFFERENCES])
