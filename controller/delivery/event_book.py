@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from controller.delivery.event_counts import Counts, Wanted, wanted
-from controller.domain.tally import Delivery, Watch
+from controller.domain.tally import COUNTED_FROM_SECONDS, Delivery, Watch
 from controller.errors import StoreUnavailable
 from controller.ports import Clock, EventStore
 from controller.telemetry import Metrics
@@ -28,9 +28,6 @@ LOOK_SECONDS = 1.0
 FORGET_SECONDS = 60.0
 DELIVERIES_KEPT_SECONDS = 3600.0
 """How long a delivery that comes again is recognised. SDKs try once more, after a second."""
-
-COUNTED_FROM_SECONDS = 5.0
-"""How long after somebody asks for an event all replicas are sure to count it."""
 
 MAX_HELD = 500_000
 """Numbers in memory, a few tens of bytes each."""

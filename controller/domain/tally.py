@@ -19,6 +19,12 @@ CONTEXTS = "contexts"
 
 RESERVED = (EVALUATIONS, CONTEXTS)
 
+SLOT_SECONDS = 5.0
+"""Events are counted by the slot of time in which they came in: no window is finer."""
+
+COUNTED_FROM_SECONDS = 5.0
+"""How long after somebody asks for an event all replicas are sure to count it."""
+
 EXACT_CONTEXTS = 512
 """So many different contexts are counted exactly; of more, the standard error is 4.4 % (1 / √510)."""
 

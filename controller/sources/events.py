@@ -23,7 +23,9 @@ from controller.domain.quantities import exposure_text
 from controller.domain.tally import (
     CHANGING,
     CONTEXTS,
+    COUNTED_FROM_SECONDS,
     NO_BUCKET,
+    SLOT_SECONDS,
     Cell,
     Counted,
     Sketch,
@@ -40,14 +42,10 @@ from controller.sources.selectors import Selector
 
 LABELS = ("environment", "flag", "variation", "cohort", "exposure")
 TOTAL_SUFFIX, CONTEXTS_SUFFIX, BUCKET_SUFFIX = "_total", "_contexts", "_bucket"
-COUNTED_FROM_SECONDS = 5.0
-"""How long after somebody asks for an event all replicas are sure to count it."""
-
 MOST_UNASSIGNED = 0.05
 """Of the events of one key. With more, what is left says nothing sure of either variation."""
 
 NO_QUERIES = 'an "events" source cannot answer a raw query; use selectors, or a Prometheus'
-SLOT_SECONDS = 5.0
 
 
 class Asked(NamedTuple):

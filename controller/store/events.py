@@ -8,11 +8,21 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from controller.domain.tally import NO_BUCKET, Cell, Counted, Delivery, Sketch, Tally, Watch, merged, packed
+from controller.domain.tally import (
+    NO_BUCKET,
+    SLOT_SECONDS,
+    Cell,
+    Counted,
+    Delivery,
+    Sketch,
+    Tally,
+    Watch,
+    merged,
+    packed,
+)
 from controller.store import queries
 from controller.store.connections import Connection, Connections
 
-SLOT_SECONDS = 5.0
 SQL = queries.load(Path(__file__).with_suffix(".sql"))
 
 Row = tuple[str, str, str, str, str, int, int, int, bytes]

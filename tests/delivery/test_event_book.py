@@ -5,8 +5,8 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from controller.delivery.event_book import COUNTED_FROM_SECONDS, EventBook
-from controller.domain.tally import Cell, Delivery, Tally, Watch
+from controller.delivery.event_book import EventBook
+from controller.domain.tally import COUNTED_FROM_SECONDS, Cell, Delivery, Tally, Watch
 from controller.telemetry import Metrics
 from tests.support.event_memory import EventMemory, until_counted
 from tests.support.sdk_door import SteppedClock, until

@@ -5,15 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from controller.domain.binding import bind
 from controller.domain.evidence import QuantileQuestion, RatioQuestion, Reading
-from controller.domain.expected import expected
-from controller.domain.plan import GuardrailUse
 from controller.domain.tally import CHANGING, Cell, Delivery, Tally, Watch, bucket_of
 from controller.settings import EventsSourceSettings
 from controller.sources.events import EventsSource
 from tests.support.event_memory import EventMemory
-from tests.support.rollouts import make_plan, make_policy
 
 ERROR = Cell("production", "checkout", "error", "on", "share", 10_000)
 LATENCY = ERROR._replace(event="latency")
@@ -183,12 +179,3 @@ async def test_an_examination_shows_what_was_counted(world: World) -> None:
     question = RatioQuestion(bad=f"error_total{{{FLAG}}}", total=f"error_total{{{FLAG}}}", window_seconds=60)
     examined = (await world.source.examine([question])).found[question]
     assert [(one.labels["variation"], one.value) for one in examined.series] == [("on", 3)]
-
-
-def test_what_runs_will_ask_is_known_from_plans_and_policies() -> None:
-    plan, policy = make_plan(), make_policy()
-    found = expected([plan], {policy.metadata.name: policy}, policy.spec.source)
-    guardrail = bind(GuardrailUse(policy=policy.metadata.name), policy, plan)
-    assert found == {guardrail.question(metric, "on") for metric in ("error_rate", "latency_p95")}
-    assert expected([plan], {policy.metadata.name: policy}, "another") == set()
-    assert expected([plan], {}, policy.spec.source) == set()

@@ -4,10 +4,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from controller.domain.tally import NO_BUCKET, Cell, Counted, Delivery, Tally, Watch, packed
+from controller.domain.tally import NO_BUCKET, SLOT_SECONDS, Cell, Counted, Delivery, Tally, Watch, packed
 from controller.errors import StoreUnavailable
-
-SLOT_SECONDS = 5.0
 
 
 class EventMemory:
