@@ -214,7 +214,7 @@ def _ends(script: Script) -> float:
     """Late enough for everything that is spoken of, and for what the last change leads to."""
     sentences = (*script.expectations, *script.events)
     spoken = [moment for one in sentences for moment in (one.at, one.until) if moment is not None]
-    slack = (len(script.plan.spec.stages) + 1) * script.poll
+    slack = len(script.plan.spec.stages) * script.poll
     if script.raw:
         return max([*spoken, *((len(one.samples) - 1) * script.interval for one in script.raw)]) + slack
     tracks = [levels for track in script.tracks for levels in (track.rollout, track.control)]
