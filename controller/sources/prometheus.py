@@ -107,7 +107,8 @@ class PrometheusSource:
             async with turns:
                 return await self._examination(question, login)
 
-        ahead, *found = await asyncio.gather(self._clock_ahead(login), *map(in_turn, questions))
+        ahead = await self._clock_ahead(login)
+        found = await asyncio.gather(*map(in_turn, questions))
         return Examined(clock_ahead_seconds=ahead, found=dict(zip(questions, found, strict=True)))
 
     async def _examination(self, question: Question, login: Login) -> Examination:

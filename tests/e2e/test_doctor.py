@@ -34,6 +34,11 @@ def doctor(server: RampartServer, *arguments: str) -> Told:
     return Told(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env))
 
 
+def well(server: RampartServer) -> Told | None:
+    told = doctor(server, "checkout")
+    return told if told.code == 0 else None
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RampartServer]:
     traffic = {"checkout": {"on": Traffic(), "off": Traffic()}}
@@ -46,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RampartServer]:
 
 
 def test_a_person_sees_what_is_well_and_with_which_figures(server: RampartServer) -> None:
-    told = wait_until(lambda: (seen := doctor(server, "checkout")).code == 0 and seen, what="a window of samples")
+    told = wait_until(lambda: well(server), what="a window of samples")
     lines = told.out.splitlines()
     assert any(line.startswith("✔ database: embedded PostgreSQL") and "schema 0" in line for line in lines)
     assert any(line.startswith("✔ journal: ") and "MiB are free" in line for line in lines)
@@ -58,7 +63,7 @@ def test_a_person_sees_what_is_well_and_with_which_figures(server: RampartServer
 def test_a_running_plan_is_measured_on_both_sides(server: RampartServer) -> None:
     server.command("checkout", "start")
     wait_until(lambda: server.status("checkout")["confirmed"], what="the first stage")
-    told = wait_until(lambda: (seen := doctor(server, "checkout")).code == 0 and seen, what="both to answer")
+    told = wait_until(lambda: well(server), what="both to answer")
     assert "quick answers for on, off" in told.out
     server.command("checkout", "abandon")
 

@@ -62,7 +62,7 @@ class Service:
     def __init__(self, server: RampartServer) -> None:
         self.registry = CollectorRegistry()
         self.metrics = recipe().FlagMetrics(service="shop", environment="production", registry=self.registry)
-        self.client = ldclient.LDClient(
+        self.client: Any = ldclient.LDClient(
             Config(
                 server.sdk_key(), base_uri=server.url, stream_uri=server.url, events_uri=server.url,
                 send_events=False, hooks=[self.metrics],
