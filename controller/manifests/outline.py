@@ -7,7 +7,7 @@ from typing import Literal
 import yaml
 from msgspec import Struct, field
 
-from controller.manifests.reader import read
+from controller.manifests.reader import Mark, read
 
 BLOCK_HEADER = re.compile(r"[|>][-+]?")
 
@@ -65,6 +65,28 @@ class Section(Struct, eq=False):
     footer: list[str]
 
 
+class Place(Struct, frozen=True):
+    """Where something begins or ends; all three count from 0."""
+
+    line: int
+    column: int
+    index: int
+
+
+def _start(event: yaml.Event) -> Place:
+    return _place(event.start_mark)
+
+
+def _end(event: yaml.Event) -> Place:
+    return _place(event.end_mark)
+
+
+def _place(mark: Mark | None) -> Place:
+    if mark is None:
+        raise Unformattable("the parser lost its place")
+    return Place(mark.line, mark.column, mark.index)
+
+
 def outline(text: str) -> list[Section]:
     """Raises Unformattable for what cannot be read, or cannot be laid out anew without a risk."""
     found = read(text, "")
@@ -112,7 +134,7 @@ class _Reader:
 
     def _next_dashes(self) -> int:
         starts = (
-            event.start_mark.line
+            _start(event).line
             for event in self._events[self._position :]
             if isinstance(event, yaml.DocumentStartEvent)
         )
@@ -122,12 +144,12 @@ class _Reader:
 
     def _tree(self, parent: Item | None, *, in_line: bool) -> Tree:
         event = self._next()
-        if isinstance(event, yaml.ScalarEvent):
+        if not isinstance(event, yaml.CollectionStartEvent):
             return self._scalar(event)
         kind: Literal["map", "list"] = "map" if isinstance(event, yaml.MappingStartEvent) else "list"
         tree = Tree(kind, flow=bool(event.flow_style))
         end = self._matching_end()
-        tree.one_line = tree.flow and event.start_mark.line == end.end_mark.line
+        tree.one_line = tree.flow and _start(event).line == _end(end).line
         inside = in_line or tree.one_line
         while self._events[self._position] is not end:
             tree.items.append(self._item(tree, event, parent, inside=inside))
@@ -145,13 +167,14 @@ class _Reader:
 
     def _item(self, tree: Tree, start: yaml.Event, parent: Item | None, *, inside: bool) -> Item:
         first = self._events[self._position]
-        column = first.start_mark.column if tree.kind == "map" or tree.flow else start.start_mark.column
-        item = Item(Tree("scalar"), first.start_mark.line, column, 0, in_line=inside, parent=parent)
+        column = _start(first).column if tree.kind == "map" or tree.flow else _start(start).column
+        item = Item(Tree("scalar"), _start(first).line, column, 0, in_line=inside, parent=parent)
         self._all.append(item)
         if tree.kind == "map":
             key = self._next()
-            item.key, item.name = self._text[key.start_mark.index : key.end_mark.index], key.value
-            if key.start_mark.line != key.end_mark.line:
+            item.key = self._text[_start(key).index : _end(key).index]
+            item.name = key.value if isinstance(key, yaml.ScalarEvent) else ""
+            if _start(key).line != _end(key).line:
                 raise Unformattable(f"the key on line {item.line + 1} has several lines")
         item.value = self._tree(item, in_line=inside)
         item.end_line = self._last_line(item.value)
@@ -161,27 +184,27 @@ class _Reader:
         last = self._events[self._position - 1]
         if not value.block_scalar:
             return self._end_of_content(last)
-        line = last.start_mark.line
+        line = _start(last).line
         return line + len(value.raw) - 1
 
     @staticmethod
     def _end_of_content(event: yaml.Event) -> int:
         # Where a block ends the parser has already gone on to what follows it.
-        return event.end_mark.line - (event.end_mark.column == 0 and event.end_mark.line > event.start_mark.line)
+        return _end(event).line - (_end(event).column == 0 and _end(event).line > _start(event).line)
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Tree:
-        raw = self._text[event.start_mark.index : event.end_mark.index]
-        if event.style in ("|", ">"):
+    def _scalar(self, event: yaml.Event) -> Tree:
+        raw = self._text[_start(event).index : _end(event).index]
+        if isinstance(event, yaml.ScalarEvent) and event.style in ("|", ">"):
             return Tree("scalar", raw=self._block_lines(event), block_scalar=True, one_line=False)
         lines = tuple(line.strip() for line in raw.split("\n"))
         return Tree("scalar", raw=lines, one_line=len(lines) == 1)
 
     def _block_lines(self, event: yaml.ScalarEvent) -> tuple[str, ...]:
-        header_line = self.lines[event.start_mark.line][event.start_mark.column :]
+        header_line = self.lines[_start(event).line][_start(event).column :]
         header = header_line.partition("#")[0].strip()
         if not BLOCK_HEADER.fullmatch(header):
-            raise Unformattable(f"the text on line {event.start_mark.line + 1} states its own indentation")
-        body = self.lines[event.start_mark.line + 1 : event.end_mark.line + bool(event.end_mark.column)]
+            raise Unformattable(f"the text on line {_start(event).line + 1} states its own indentation")
+        body = self.lines[_start(event).line + 1 : _end(event).line + bool(_end(event).column)]
         first = next((line for line in body if line.strip()), "")
         indent = len(first) - len(first.lstrip(" "))
         content = [line[indent:] for line in body]
@@ -207,7 +230,7 @@ class _Reader:
         for event in self._events:
             if not isinstance(event, yaml.ScalarEvent):
                 continue
-            start, end = event.start_mark, event.end_mark
+            start, end = _start(event), _end(event)
             if event.style in ("|", ">"):
                 covered.update(range(start.line + 1, end.line + bool(end.column)))
                 continue

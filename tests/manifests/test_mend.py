@@ -1,5 +1,7 @@
 """`lint --fix` writes what can only have been meant, leaves the rest alone, and never makes a file worse."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +66,7 @@ def test_every_rule_that_promises_a_fix_is_shown_to_have_one() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
-def test_mending_a_broken_file_makes_nothing_worse_and_is_done_in_one_go(path: str) -> None:
+def test_mending_a_broken_file_makes_nothing_worse_and_is_done_in_one_go(path: Path) -> None:
     before = [(path.name, path.read_bytes())]
     after = mend(before)
     assert errors(lint(after.files)) <= errors(lint(before))
