@@ -23,7 +23,7 @@ from controller.store.embedded import EmbeddedPostgres
 from controller.store.events import PostgresEvents
 from controller.store.migrations import migrate
 from controller.store.postgres import PostgresStore
-from tests.support.sdk_door import FLAG, make_board, make_flag, raised
+from tests.support.sdk_door import FLAG, make_board, make_flag, make_key, raised
 from tests.support.tracking import WATCHES, Delivered, Truth, deliver, event_door, record
 
 ROUNDS = 3
@@ -74,14 +74,14 @@ def per_core(deliveries: list[Delivered]) -> None:
     history = FlagHistory(board)
     board.load([raised(make_flag(version=1), 50_000)], [])
     view, asked, now = history.view(FLAG.environment), wanted(WATCHES), time.time()
-    number = 0
+    key, number = make_key(), 0
     for name in ["parse only", "parse and count"] * ROUNDS:
         number, began = 0, time.process_time()
         for one in deliveries:
             read = ALL.decode(one.body) if name == "parse only" else events(one.body)[0]
             number += len(read)
             if name != "parse only":
-                count(read, FLAG.environment, asked, view, now)
+                count(read, key, asked, view, now)
         print(f"  {name:16} {number / (time.process_time() - began):>12,.0f} events/s of one core")
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from controller.delivery.event_bodies import CONTEXT, GARBLED, Event, Served
 from controller.delivery.flag_history import State, Story, View, outermost
+from controller.domain.catalogue import SdkKey
 from controller.domain.evaluation import Context, Evaluation, NoContext, parse_context
-from controller.domain.sdkflag import CONTEXT_KIND, RULE_PREFIX
+from controller.domain.sdkflag import CONTEXT_KIND, RULE_PREFIX, opens
 from controller.domain.tally import (
     ALWAYS,
     CHANGING,
@@ -113,20 +114,20 @@ def wanted(watches: Collection[Watch]) -> Wanted:
     )
 
 
-def count(events: Sequence[Event], environment: str, asked: Wanted, view: View, arrived: float) -> Counts:
-    """`arrived` in seconds since 1970."""
-    counting = _Counting(environment, asked, view, arrived)
+def count(events: Sequence[Event], key: SdkKey, asked: Wanted, view: View, arrived: float) -> Counts:
+    """Of a delivery that came with `key`, which speaks only of the flags it opens; `arrived` in seconds since 1970."""
+    counting = _Counting(key, asked, view, arrived)
     for event in events:
         counting.add(event)
     return Counts(counting.tallies, counting.kinds, counting.unassigned)
 
 
 class _Counting:
-    def __init__(self, environment: str, asked: Wanted, view: View, arrived: float) -> None:
+    def __init__(self, key: SdkKey, asked: Wanted, view: View, arrived: float) -> None:
         self.tallies: dict[Cell, Tally] = {}
         self.kinds: Counter[str] = Counter()
         self.unassigned: Counter[str] = Counter()
-        self._environment = environment
+        self._key = key
         self._asked = asked
         self._view = view
         self._arrived = arrived
@@ -145,7 +146,7 @@ class _Counting:
 
     def _add_summary(self, event: Event) -> None:
         for flag in self._asked.evaluations & event.features.keys():
-            story = self._view.story(flag)
+            story = self._story(flag)
             for counter in event.features[flag].counters if story else ():
                 arm = _told(story, counter)
                 if arm is not None:
@@ -185,13 +186,17 @@ class _Counting:
                     tally.contexts.add(person.hash)
 
     def _tally(self, flag: str, event: str, arm: Arm) -> Tally:
-        cell = Cell(self._environment, flag, event, *arm)
+        cell = Cell(self._key.environment, flag, event, *arm)
         found = self.tallies.get(cell)
         if found is None:
             found = self.tallies[cell] = Tally()
         return found
 
     # — who was served what —
+
+    def _story(self, flag: str) -> Story | None:
+        story = self._view.story(flag)
+        return story if story and opens(self._key.kind, story.data) else None
 
     def _person(self, event: Event) -> Person:
         raw = bytes(event.context)
@@ -204,7 +209,7 @@ class _Counting:
 
     def _arm(self, flag: str, event: Event, person: Person) -> Arm | None:
         """What the flag served the person when it happened; None when there is no such flag."""
-        story = self._view.story(flag)
+        story = self._story(flag)
         if story is None:
             return None
         since = self._happened_after(event)

@@ -37,10 +37,14 @@ TOO_LARGE = f"more than {MAX_BYTES:,} bytes of events at once\n".encode()
 class Reading(NamedTuple):
     """What one delivery is counted by: all of it as it was when it came in."""
 
-    environment: str
+    key: SdkKey
     wanted: Wanted
     view: View
     book: EventBook
+
+    @property
+    def environment(self) -> str:
+        return self.key.environment
 
 
 class EventsDoor:
@@ -89,7 +93,7 @@ class EventsDoor:
             await busy(send, b"no room for events now; try again\n")
         else:
             view = self._history.view(key.environment)
-            await self._take(Reading(key.environment, book.wanted, view, book), size, scope, receive, send)
+            await self._take(Reading(key, book.wanted, view, book), size, scope, receive, send)
 
     async def _take(self, reading: Reading, size: int, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -131,7 +135,7 @@ class EventsDoor:
 
 def _counted(body: bytes, encoding: str, reading: Reading, arrived: float) -> tuple[Counts, int]:
     events, garbled = event_bodies.events(event_bodies.unpacked(body, encoding))
-    return event_counts.count(events, reading.environment, reading.wanted, reading.view, arrived), garbled
+    return event_counts.count(events, reading.key, reading.wanted, reading.view, arrived), garbled
 
 
 async def _drained(receive: Receive, send: Send) -> None:

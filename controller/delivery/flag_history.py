@@ -40,6 +40,7 @@ class Story:
         config = flags[key]
         self.variations = list(config.variations)
         self.version = config.version
+        self.data = config.data
         self.exposure = state_of(config).effective_exposure
         self._keys = _with_prerequisites(key, flags, changes)
         self._changes = [change for change in changes if change.key in self._keys]

@@ -9,12 +9,12 @@ import pytest
 from controller.delivery.event_bodies import events
 from controller.delivery.event_counts import Counts, count, wanted
 from controller.delivery.flag_history import FlagHistory
-from controller.domain.catalogue import FlagConfig
+from controller.domain.catalogue import FlagConfig, SdkKey
 from controller.domain.evaluation import Evaluator
 from controller.domain.sdkflag import turned_on, with_version
 from controller.domain.tally import Cell, Tally, Watch
 from controller.snapshot import FlagBoard
-from tests.support.sdk_door import FLAG, STAFF, make_board, make_flag, make_kill, raised
+from tests.support.sdk_door import FLAG, STAFF, make_board, make_flag, make_key, make_kill, raised
 
 NOW = 1_800_000_000.0
 """When deliveries arrive, in seconds since 1970."""
@@ -22,6 +22,7 @@ NOW = 1_800_000_000.0
 LONG_AGO = int((NOW - 86_400) * 1000)
 WATCHED = ("evaluations", "contexts", "error", "error:contexts", "latency")
 USERS = [f"user-{number}" for number in range(400)]
+SERVER = make_key()
 HALF = raised(make_flag(version=LONG_AGO), 50_000)
 STAFFED = raised(make_flag(version=LONG_AGO), 50_000, STAFF)
 
@@ -41,11 +42,13 @@ def board_with(*configs: FlagConfig) -> tuple[FlagBoard, FlagHistory]:
     return board, history
 
 
-def counted(history: FlagHistory, *sent: Mapping[str, Any], watched: tuple[str, ...] = WATCHED) -> Counts:
+def counted(
+    history: FlagHistory, *sent: Mapping[str, Any], watched: tuple[str, ...] = WATCHED, key: SdkKey = SERVER
+) -> Counts:
     listed, garbled = events(json.dumps(sent).encode())
     assert garbled == 0
     asked = wanted([Watch(FLAG.key, metric) for metric in watched])
-    return count(listed, FLAG.environment, asked, history.view(FLAG.environment), NOW)
+    return count(listed, key, asked, history.view(FLAG.environment), NOW)
 
 
 def arms(counts: Counts, event: str = "error") -> dict[tuple[str, str], int]:
@@ -154,6 +157,20 @@ def test_other_kinds_are_noted_and_nothing_more(kind: str) -> None:
     counts = counted(history, {"kind": kind, "key": "error", "context": user("ann")})
     assert counts.tallies == {}
     assert counts.kinds == {"unknown" if kind == "of-tomorrow" else kind: 1}
+
+
+def test_a_public_key_speaks_only_of_the_flags_that_it_opens() -> None:
+    public = make_key("5f0c", kind="client")
+    features = {FLAG.key: {"counters": [{"count": 2, "variation": 0, "version": 1}]}}
+    sent = [custom("error", user("ann")), {"kind": "summary", "features": features}]
+    _, history = board_with(HALF)
+    assert counted(history, *sent, key=public).tallies == {}
+    _, history = board_with(raised(make_flag(version=LONG_AGO, client_side=True), 50_000))
+    assert {cell.event for cell in counted(history, *sent, key=public).tallies} == {
+        "contexts",
+        "error",
+        "evaluations",
+    }
 
 
 # — what cannot be assigned is never guessed —

@@ -69,7 +69,7 @@ async def world(http: aiohttp.ClientSession) -> AsyncIterator[World]:
     await world.events.watch([Watch(FLAG.key, "error")], from_seconds=-60)
     await world.book.look()
     world.book.start()
-    world.door.open_up(raised(make_flag(), 50_000))
+    world.door.open_up(raised(make_flag(client_side=True), 50_000))
     await world.door.start()
     yield world
     await world.door.stop()
