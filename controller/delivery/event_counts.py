@@ -115,7 +115,7 @@ def wanted(watches: Collection[Watch]) -> Wanted:
 
 
 def count(events: Sequence[Event], key: SdkKey, asked: Wanted, view: View, arrived: float) -> Counts:
-    """Of a delivery that came with `key`, which speaks only of the flags it opens; `arrived` in seconds since 1970."""
+    """Of a delivery with `key`, which speaks only of the flags it opens; `arrived` in seconds since 1970."""
     counting = _Counting(key, asked, view, arrived)
     for event in events:
         counting.add(event)
