@@ -1,14 +1,16 @@
 """Events of a real SDK: counted exactly? And how many a second, beside merely parsing them?
 
-    python -m bench.bench_events [--events 1000000] [--users 50000]
+    python -m bench.bench_events [--events 1000000] [--copies 10] [--users 20000]
 
-Bodies are made by LaunchDarkly's Python SDK and sent to two replicas on one PostgreSQL, each of them twice; what
-is in the database is compared with what the SDK itself answered. Then the same bodies are parsed, and counted, on
-one core: that is what a replica spends on them beside HTTP and the database.
+Bodies are made by LaunchDarkly's Python SDK, each for several deliveries with ids of their own, as from as many
+servers that do the same. They are sent to two replicas on one PostgreSQL, every delivery twice; what is in the
+database is compared with what the SDK itself answered. Then the same bodies are parsed, and counted, on one core:
+that is what a replica spends on them beside HTTP and the database.
 """
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -44,29 +46,34 @@ async def exactness(folder: Path, arguments: argparse.Namespace) -> tuple[bool, 
     async with event_door(replicas[0]) as here, event_door(replicas[1]) as there:
         began = time.perf_counter()
         deliveries, kinds, truth = await asyncio.to_thread(
-            record, here.url, events=arguments.events, users=arguments.users
+            record, here.url, events=arguments.events // arguments.copies, users=arguments.users
         )
         print(f"recorded {sum(kinds.values()):,} events in {len(deliveries):,} deliveries: {dict(kinds)},")
         print(f"  {sum(len(one.body) for one in deliveries) / 1e6:.0f} MB, {time.perf_counter() - began:.0f} s")
+        sent = [
+            Delivered(f"{one.payload_id}-{n}", one.body) for one in deliveries for n in range(arguments.copies)
+        ]
         began = time.perf_counter()
         # From the other end the second time: each comes to the other replica, too.
-        statuses = await deliver([here, there], [*deliveries, *reversed(deliveries)])
+        statuses = await deliver([here, there], [*sent, *reversed(sent)])
         seconds = time.perf_counter() - began
-    twice = 2 * sum(kinds.values())
-    print(f"each sent twice, to two replicas in one process: {twice / seconds:,.0f} events/s, {dict(statuses)}")
-    exact = await _compare(store, truth)
+    number = arguments.copies * sum(kinds.values())
+    print(f"{number:,} events in {len(sent):,} deliveries, each sent twice, to two replicas in one process:")
+    print(f"  {2 * number / seconds:,.0f} events/s, answers {dict(statuses)}")
+    exact = await _compare(store, truth, arguments.copies)
     await store.close()
     await embedded.stop()
     return exact, deliveries
 
 
-async def _compare(store: PostgresStore, truth: Truth) -> bool:
+async def _compare(store: PostgresStore, truth: Truth, copies: int) -> bool:
+    expected = Counter({what: copies * number for what, number in truth.events.items()})
     rows = await store.connections.fetch(COUNTED, NO_BUCKET)
     found = Counter({(row["event"], row["variation"]): row["count"] for row in rows})
-    for (event, variation), number in sorted(truth.events.items()):
+    for (event, variation), number in sorted(expected.items()):
         same = "=" if found[event, variation] == number else "≠"
         print(f"  {event:12} {variation:4} {number:>9,} {same} {found[event, variation]:>9,}")
-    return found == truth.events
+    return found == expected
 
 
 def per_core(deliveries: list[Delivered]) -> None:
@@ -88,8 +95,10 @@ def per_core(deliveries: list[Delivered]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--users", type=int, default=50_000)
+    parser.add_argument("--copies", type=int, default=10)
+    parser.add_argument("--users", type=int, default=20_000)
     arguments = parser.parse_args()
+    logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         exact, deliveries = asyncio.run(exactness(Path(folder), arguments))
     per_core(deliveries)
