@@ -402,11 +402,12 @@ def test_whoever_is_beyond_the_last_share_gets_its_variation() -> None:
     assert served(make_flag(fallthrough=shares(0, 0, 1)))[0] == "c"
 
 
-def test_a_seed_takes_the_place_of_flag_and_salt() -> None:
+@pytest.mark.parametrize("seed", [0, 61])
+def test_a_seed_takes_the_place_of_flag_and_salt(seed: int) -> None:
     for number in range(20):
         context = {"kind": "user", "key": f"u{number}"}
-        inside = bucket("", "", f"u{number}", seed=61) < 0.5
-        assert (served(make_flag(fallthrough=shares(50_000, 50_000, seed=61)), context)[0] == "a") is inside
+        inside = bucket("", "", f"u{number}", seed=seed) < 0.5
+        assert (served(make_flag(fallthrough=shares(50_000, 50_000, seed=seed)), context)[0] == "a") is inside
 
 
 def test_an_experiment_goes_by_the_key_and_says_who_takes_part() -> None:
