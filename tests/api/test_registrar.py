@@ -8,10 +8,12 @@ import msgspec
 import pytest
 
 from controller.access import Actor
+from controller.delivery.entrance import KINDS
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import Kill, Scope
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.rollout import Run
+from controller.domain.sdkflag import opens
 from controller.errors import Forbidden, Refused, StoreUnavailable
 from controller.registrar import InvalidManifests, Registrar
 from controller.store.memory import MemoryStore
@@ -286,3 +288,21 @@ async def test_a_replica_that_cannot_take_it_up_at_once_has_still_applied_it(wor
     world.take_up_fails = True
     assert (await world.apply(POLICY)).applied
     assert await world.names() == {"policy web"}
+
+
+async def test_who_may_see_a_flag_is_what_its_manifest_says_last(world: World) -> None:
+    seen = FLAG + "  clientSide: true\n"
+
+    async def availability() -> dict[str, bool]:
+        (stored,) = await world.store.flag_configs()
+        assert stored.data["clientSide"] is stored.data["clientSideAvailability"]["usingMobileKey"]
+        return {kind: opens(kind, stored.data) for kind in KINDS}
+
+    await world.apply(FLAG)
+    assert await availability() == {"server": True, "mobile": False, "client": False}
+    (change,) = (await world.apply(seen)).changes
+    assert "clientSide" in change.path
+    assert await availability() == {"server": True, "mobile": True, "client": True}
+    assert (await world.apply(seen)).changes == []
+    await world.apply(FLAG)
+    assert await availability() == {"server": True, "mobile": False, "client": False}
