@@ -103,3 +103,9 @@ def test_what_people_do_needs_no_expectation() -> None:
     assert actions(result) == ["start", "pause", "resume", "step_back"]
     assert mismatches("never kill", events=["pause at 10m by dana"]) == []
     assert script.until == 2400
+
+
+def test_what_a_person_did_is_not_what_rampart_was_expected_to_do() -> None:
+    ((expected, found),) = told("pause at 10m", events=["pause at 10m by dana"])
+    assert expected == "pause at 10m"
+    assert found.startswith("it was never paused")
