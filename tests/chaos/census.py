@@ -1,7 +1,7 @@
-"""What lives in a process, written as JSON to the file that CENSUS_FILE names, `{pid}` filled in.
+"""What lives in a process, written as JSON into the folder that CENSUS_FOLDER names.
 
-On SIGUSR1 only how much the allocators hold, which costs nothing; on SIGUSR2 every object is counted, which itself
-takes some megabytes that the process keeps.
+On SIGUSR1 `heap-PID.json`: how much the allocators hold, which costs nothing. On SIGUSR2 `census-PID.json`: every
+object is counted, which itself takes some megabytes that the process keeps.
 
 Only for processes that a test starts: `site` imports it there, before anything of Rampart.
 """
@@ -31,13 +31,15 @@ CONTAINERS = (dict, list, set, frozenset, tuple)
 
 def take(number: int, _: object) -> None:
     """Raises nothing: it would be raised in whatever the process was doing."""
+    name, count = ("heap", heap_kib) if number == signal.SIGUSR1 else ("census", _census)
+    found: dict[str, Any]
     try:
-        census = {"heap_kib": _heap_kib()} | (_census() if number == signal.SIGUSR2 else {})
+        found = count()
     except Exception as error:  # noqa: BLE001 - whoever asked is told
-        census = {"error": repr(error)}
-    target = Path(os.environ["CENSUS_FILE"].format(pid=os.getpid()))
+        found = {"error": repr(error)}
+    target = Path(os.environ["CENSUS_FOLDER"]) / f"{name}-{os.getpid()}.json"
     written = target.with_suffix(".new")
-    written.write_text(json.dumps(census))
+    written.write_text(json.dumps(found))
     written.rename(target)
 
 
@@ -52,7 +54,7 @@ def _census() -> dict[str, Any]:
     }
 
 
-def _heap_kib() -> dict[str, int]:
+def heap_kib() -> dict[str, int]:
     """What the two allocators took from the system, and how much of it is in use, in KiB.
 
     Objects up to 512 bytes are Python's own business, everything larger is the C library's (glibc's only).
@@ -140,6 +142,6 @@ def _attributes(holder: object) -> Iterator[tuple[str, Any]]:
                 yield name, getattr(holder, name)
 
 
-if "CENSUS_FILE" in os.environ:
+if "CENSUS_FOLDER" in os.environ:
     signal.signal(signal.SIGUSR1, take)
     signal.signal(signal.SIGUSR2, take)

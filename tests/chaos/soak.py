@@ -44,7 +44,8 @@ MEASURED = (0, 1)
 
 SAMPLE_SECONDS = 5.0
 WARM_UP_MINUTES = 15.0
-HEAP_MINUTES = 5.0
+IN_USE = "in use"
+RESIDENT = "resident"
 READ_SECONDS = 60.0
 DAY_MINUTES = 1_440
 TOLERATED_GROWTH_PER_DAY = 0.05
@@ -72,7 +73,10 @@ CHAOS_FAULTS = {
 
 
 class Sample(Struct, frozen=True, kw_only=True):
-    """One look at one process. `series` is how many lines its /metrics has, 0 when that did not answer."""
+    """One look at one process. `series` is how many lines its /metrics has, 0 when that did not answer.
+
+    `heap` is what its allocators hold and what of it is in use (`census.heap_kib`), empty when it did not say.
+    """
 
     replica: int
     minutes: float
@@ -81,12 +85,21 @@ class Sample(Struct, frozen=True, kw_only=True):
     threads: int
     descriptors: int
     series: int
+    heap: dict[str, int]
+
+    @property
+    def in_use_kib(self) -> int:
+        return sum(size for name, size in self.heap.items() if name.endswith("in_use"))
 
 
 class Trend(Struct, frozen=True, kw_only=True):
-    """A line through the samples after the warm-up: KiB, and KiB per minute with a 95 % interval."""
+    """A line through the samples after the warm-up: KiB, and KiB per minute with a 95 % interval.
+
+    `of` what: only what is in use tells growth. The resident size keeps the height of every wave.
+    """
 
     replica: int
+    of: str
     samples: int
     slope: float
     low: float
@@ -116,11 +129,10 @@ class Report(Struct, frozen=True, kw_only=True):
     streams: int
     problems: list[str]
     census: dict[str, dict[str, object]]
-    heaps: dict[int, list[object]]
 
     @property
     def passed(self) -> bool:
-        return not self.problems and all(trend.flat for trend in self.trends)
+        return not self.problems and all(trend.flat for trend in self.trends if trend.of == IN_USE)
 
 
 # — what is measured —
@@ -129,8 +141,9 @@ class Report(Struct, frozen=True, kw_only=True):
 class Meter:
     """Looks at the measured processes every few seconds, in a thread of its own."""
 
-    def __init__(self, replicas: Sequence[Replica], keep: Callable[[list[Sample]], None]) -> None:
+    def __init__(self, replicas: Sequence[Replica], folder: Path, keep: Callable[[list[Sample]], None]) -> None:
         self._replicas = replicas
+        self._folder = folder
         self._keep = keep
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._measure, name="meter", daemon=True)
@@ -148,11 +161,13 @@ class Meter:
     def _measure(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
             minutes = (time.monotonic() - self._began) / 60
-            self.samples += [sampled(replica, minutes) for replica in self._replicas if replica.alive()]
+            self.samples += [
+                sampled(replica, self._folder, minutes) for replica in self._replicas if replica.alive()
+            ]
             self._keep(self.samples)
 
 
-def sampled(replica: Replica, minutes: float) -> Sample:
+def sampled(replica: Replica, folder: Path, minutes: float) -> Sample:
     assert replica.process is not None
     process = Path(f"/proc/{replica.process.pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
@@ -165,18 +180,19 @@ def sampled(replica: Replica, minutes: float) -> Sample:
         threads=int(status["Threads"]),
         descriptors=len(list((process / "fd").iterdir())),
         series=sum(line[:1] != b"#" for line in page.body.splitlines()) if page is not None else 0,
+        heap=msgspec.convert(told(replica, folder, "heap"), dict[str, int]),
     )
 
 
-def trend(samples: Sequence[Sample]) -> Trend:
-    """`samples` of one replica, after the warm-up.
+def trend(replica: int, of: str, samples: Sequence[tuple[float, float]]) -> Trend:
+    """`samples` are (minutes, KiB) of one replica, after the warm-up.
 
     Neighbours are alike, and the usual standard error would take them for independent and be too sure. So it is
     inflated for the autocorrelation of the residuals (AR(1), its bias corrected). On noise without a slope, three
     in a hundred such intervals lie above zero (2.5 should), six when the noise is nearly a random walk.
     """
-    at = [sample.minutes for sample in samples]
-    sizes = [float(sample.rss_kib) for sample in samples]
+    at = [minutes for minutes, _ in samples]
+    sizes = [size for _, size in samples]
     line = statistics.linear_regression(at, sizes)
     slope = line.slope
     residuals = [size - (line.intercept + slope * minute) for minute, size in zip(at, sizes, strict=True)]
@@ -184,7 +200,8 @@ def trend(samples: Sequence[Sample]) -> Trend:
     quarter = len(sizes) // 4
     growth = slope * DAY_MINUTES / statistics.median(sizes)
     return Trend(
-        replica=samples[0].replica,
+        replica=replica,
+        of=of,
         samples=len(samples),
         slope=slope,
         low=slope - margin,
@@ -212,14 +229,14 @@ def _margin(at: Sequence[float], residuals: Sequence[float]) -> float:
     return student * error
 
 
-def census(replica: Replica, folder: Path, *, whole: bool) -> dict[str, object]:
-    """What lives in the process now, or only how much it is. Empty when it does not say in time."""
+def told(replica: Replica, folder: Path, what: str) -> dict[str, object]:
+    """A `census` of what lives in the process now, or only its `heap`. Empty when it does not say in time."""
     assert replica.process is not None
-    file = folder / f"census-{replica.process.pid}.json"
+    file = folder / f"{what}-{replica.process.pid}.json"
     file.unlink(missing_ok=True)
-    replica.signal(signal.SIGUSR2 if whole else signal.SIGUSR1)
+    replica.signal(signal.SIGUSR1 if what == "heap" else signal.SIGUSR2)
     try:
-        wait_until(file.exists, seconds=CENSUS_SECONDS, what="a census")
+        wait_until(file.exists, seconds=CENSUS_SECONDS, what=f"a {what}")
     except AssertionError:
         return {}
     found: dict[str, object] = json.loads(file.read_text())
@@ -376,7 +393,6 @@ class Soak:
         self._clients = Clients(self._cluster, Random(f"{seed} clients"))
         self._trouble = Trouble(self._cluster, self._people, self._history, seed)
         self._census: dict[str, dict[str, object]] = {}
-        self._heaps: dict[int, list[object]] = {number: [] for number in MEASURED}
         self._problems: list[str] = []
         self._began_at = ""
 
@@ -390,7 +406,7 @@ class Soak:
             self._clients.start()
             ends.callback(self._clients.close)
             measured = [self._cluster.replicas[number] for number in MEASURED]
-            meter = Meter(measured, self._keep)
+            meter = Meter(measured, self._folder, self._keep)
             meter.start()
             ends.callback(meter.close)
             self._began_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -405,13 +421,9 @@ class Soak:
         began = time.monotonic()
         read_at = began
         pids = [replica.process.pid for replica in measured if replica.process]
-        heaps_at = self._warm_up
         while (minutes := (time.monotonic() - began) / 60) < self._warm_up + self._minutes:
             if not self._census and minutes >= self._warm_up / 2:  # what the count itself takes is none of ours
                 self._count("warm", measured)
-            if minutes >= heaps_at:
-                self._heap(measured)
-                heaps_at += HEAP_MINUTES
             name = self._trouble.strike()
             if time.monotonic() - read_at > READ_SECONDS:
                 read_at = time.monotonic()
@@ -430,17 +442,9 @@ class Soak:
             pass  # the next reading begins where this one ended
 
     def _count(self, when: str, measured: Sequence[Replica]) -> None:
-        for replica, one in zip(measured, self._said(measured, whole=True), strict=True):
-            self._census[f"{when} {replica.number}"] = one
-
-    def _heap(self, measured: Sequence[Replica]) -> None:
-        for replica, one in zip(measured, self._said(measured, whole=False), strict=True):
-            if "heap_kib" in one:
-                self._heaps[replica.number].append(one["heap_kib"])
-
-    def _said(self, measured: Sequence[Replica], *, whole: bool) -> list[dict[str, object]]:
         with ThreadPoolExecutor(len(measured)) as pool:
-            return list(pool.map(lambda replica: census(replica, self._folder, whole=whole), measured))
+            found = pool.map(lambda replica: told(replica, self._folder, "census"), measured)
+        self._census |= {f"{when} {replica.number}": one for replica, one in zip(measured, found, strict=True)}
 
     def _judge(self) -> None:
         self._cluster.heal()
@@ -460,10 +464,7 @@ class Soak:
             minutes=self._minutes,
             warm_up_minutes=self._warm_up,
             began_at=self._began_at,
-            trends=[
-                trend([one for one in samples if one.replica == number and one.minutes >= self._warm_up])
-                for number in MEASURED
-            ],
+            trends=self._trends([one for one in samples if one.minutes >= self._warm_up]),
             samples=samples,
             faults=dict(self._trouble.counts.most_common()),
             unrecovered=self._trouble.unrecovered,
@@ -475,8 +476,15 @@ class Soak:
             streams=self._clients.opened,
             problems=self._problems,
             census=self._census,
-            heaps=self._heaps,
         )
+
+    def _trends(self, samples: Sequence[Sample]) -> list[Trend]:
+        trends = []
+        for number in MEASURED:
+            mine = [one for one in samples if one.replica == number]
+            trends.append(trend(number, IN_USE, [(one.minutes, one.in_use_kib) for one in mine if one.heap]))
+            trends.append(trend(number, RESIDENT, [(one.minutes, one.rss_kib) for one in mine]))
+        return trends
 
     def _say(self, line: str) -> None:
         _print(f"{time.strftime('%H:%M:%S')} {line}")
@@ -484,26 +492,26 @@ class Soak:
 
 def summary(report: Report) -> str:
     lines = [
-        f"{'replica':>7} {'samples':>8} {'KiB/min':>9} {'95 % interval':>19} {'first quarter':>14} "
+        f"{'replica':>7} {'memory':<9} {'samples':>8} {'KiB/min':>9} {'95 % interval':>19} {'first quarter':>14} "
         f"{'last quarter':>13} {'per day':>8}  verdict"
     ]
     for one in report.trends:
+        between = f"{one.low:.1f} to {one.high:.1f}"
         lines.append(
-            f"{one.replica:>7} {one.samples:>8} {one.slope:>9.1f} {f'{one.low:.1f} to {one.high:.1f}':>19} "
+            f"{one.replica:>7} {one.of:<9} {one.samples:>8} {one.slope:>9.1f} {between:>19} "
             f"{one.first_quarter / 1024:>10.1f} MiB {one.last_quarter / 1024:>9.1f} MiB "
             f"{one.growth_per_day:>8.0%}  {'flat' if one.flat else 'RISING'}"
         )
-    for one in report.trends:
-        mine = [sample for sample in report.samples if sample.replica == one.replica]
+    for number in MEASURED:
+        mine = [sample for sample in report.samples if sample.replica == number]
         lines.append(
-            f"replica {one.replica}: descriptors {_range([s.descriptors for s in mine])}, "
+            f"replica {number}: descriptors {_range([s.descriptors for s in mine])}, "
             f"threads {_range([s.threads for s in mine])}, series {_range([s.series for s in mine if s.series])}"
         )
-        lines += _heap_lines(one.replica, report.heaps.get(one.replica, []))
     lines += [
         f"{report.minutes:g} min after {report.warm_up_minutes:g} min of warm-up, from {report.began_at}; "
         f"{report.rollouts} rollouts, {REPLICAS} replicas of which "
-        f"{len(report.trends)} measured; seed {report.seed}; Rampart {report.version}",
+        f"{len(MEASURED)} measured; seed {report.seed}; Rampart {report.version}",
         f"{report.runs} runs, {report.transitions} transitions, {report.kills} kills, "
         f"{report.audit_rows} audit rows, {report.streams} streams opened",
         f"{sum(report.faults.values())} faults: " + ", ".join(f"{name} {n}" for name, n in report.faults.items()),
@@ -515,16 +523,6 @@ def summary(report: Report) -> str:
     if not report.problems:
         lines.append("The audit chain is whole; no transition was duplicated, no stage skipped.")
     return "\n".join(lines)
-
-
-def _heap_lines(replica: int, heaps: Sequence[object]) -> list[str]:
-    """What is in use and what was taken from the system, every few minutes: growth, or only fragments."""
-    found = [heap for heap in heaps if isinstance(heap, dict)]
-    return [
-        f"replica {replica}: heap of {name}, MiB every {HEAP_MINUTES:g} min: "
-        + ", ".join(f"{heap[name] / 1024:.1f}" for heap in found)
-        for name in (found[0] if found else ())
-    ]
 
 
 def _range(values: Sequence[int]) -> str:
@@ -581,7 +579,7 @@ def _take_censuses(folder: Path) -> None:
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text("import tests.chaos.census\n")
     os.environ["PYTHONPATH"] = f"{folder / 'site'}:{Path.cwd()}"
-    os.environ["CENSUS_FILE"] = str(folder / "census-{pid}.json")
+    os.environ["CENSUS_FOLDER"] = str(folder)
 
 
 def _options() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from tests.chaos.soak import Sample, Trend, trend
+from tests.chaos.soak import Trend, trend
 
 MINUTES = 25
 PER_MINUTE = 12
@@ -16,13 +16,8 @@ def fitted(grows_by: float, *, steps_kib: int = 0, seed: int = 1) -> Trend:
         drift = 0.95 * drift + chance.gauss(0, 30)
         step = steps_kib * (number // 60 % 2)  # up and down every five minutes
         rss = round(SIZE_KIB + grows_by * number / PER_MINUTE + drift + step)
-        samples.append(
-            Sample(
-                replica=0, minutes=number / PER_MINUTE, rss_kib=rss, anonymous_kib=rss, threads=9, descriptors=30,
-                series=0,
-            )
-        )  # fmt: skip
-    return trend(samples)
+        samples.append((number / PER_MINUTE, float(rss)))
+    return trend(0, "in use", samples)
 
 
 def test_a_leak_of_100_kib_a_minute_is_seen_through_the_noise() -> None:
