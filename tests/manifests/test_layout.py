@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.manifests import layout
 from controller.manifests.layout import formatted
 from controller.manifests.outline import Unformattable, comments
 from controller.manifests.reader import read
@@ -190,3 +191,14 @@ def test_what_cannot_be_laid_out_safely_is_refused_and_said(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "# only words\n", "\n"])
 def test_a_file_without_documents_has_no_layout(text: str) -> None:
     assert formatted(text) == text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"), [(["a: 2 # x"], "something else"), (["a: 1"], "comment"), (["a: '1' # x"], "else")]
+)
+def test_a_mistake_of_the_layout_never_reaches_a_file(
+    monkeypatch: pytest.MonkeyPatch, wrong: list[str], why: str
+) -> None:
+    monkeypatch.setattr(layout, "_lines", lambda sections: wrong)
+    with pytest.raises(Unformattable, match=why):
+        formatted("a:  1 # x\n")
