@@ -194,7 +194,7 @@ async def test_nothing_new_is_304_until_something_changed(http: aiohttp.ClientSe
 
 
 async def next_message(response: aiohttp.ClientResponse) -> dict[str, str]:
-    lines = []
+    lines: list[str] = []
     async with asyncio.timeout(10):
         while (line := (await response.content.readline()).decode().rstrip("\n")) or not lines:
             if line and line != ":":
