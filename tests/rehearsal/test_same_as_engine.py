@@ -128,6 +128,14 @@ SCENARIOS: dict[str, tuple[dict[str, Any], str]] = {
     "little traffic": ({"traffic": "50/s"}, "start"),
     "noise": ({"noise": {"seed": 3, "spread": "20%"}, "rollout": {"error_rate": "0.5%"}}, "request_approval"),
     "a whole rollout": ({"events": ["approve half at 20m by kim"]}, "complete"),
+    "everybody, beside what the control was last": (
+        {
+            "rollout": {"latency_p95": "100ms for 5m then 200ms for 31m then 300ms"},
+            "control": {"latency_p95": "100ms for 5m then 200ms"},
+            "events": ["approve half at 20m by kim"],
+        },
+        "complete",
+    ),
     "people": (
         {
             "events": [
