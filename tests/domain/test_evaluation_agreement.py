@@ -28,9 +28,9 @@ def connected(zoo: Zoo) -> Iterator[Any]:
     with running_stream(zoo.segments) as stream:
         for flag in zoo.flags.values():
             stream.send(flag)
-        options = dict.fromkeys(("base_uri", "stream_uri", "events_uri"), stream.url)
+        options: dict[str, Any] = dict.fromkeys(("base_uri", "stream_uri", "events_uri"), stream.url)
         config = Config("sdk-key", send_events=False, diagnostic_opt_out=True, **options)
-        client = ldclient.LDClient(config, start_wait=10)
+        client: Any = ldclient.LDClient(config, start_wait=10)
         try:
             assert client.is_initialized()
             yield client

@@ -81,7 +81,7 @@ def test_the_node_server_sdk_gives_our_answer_or_differs_in_a_known_way() -> Non
 
 def as_legacy_user(context: Data) -> Data:
     """As SDKs described users before there were kinds."""
-    beside = {name: context[name] for name in ("key", "name", "email", "anonymous") if name in context}
+    beside: Data = {name: context[name] for name in ("key", "name", "email", "anonymous") if name in context}
     return {**beside, "custom": {name: value for name, value in context.items() if name not in (*beside, "kind")}}
 
 

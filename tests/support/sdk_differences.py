@@ -4,7 +4,7 @@ Each difference says of a flag and a context whether it may play a part, also by
 A disagreement that no difference explains is a mistake of ours.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from controller.domain.evaluation import Evaluation, Evaluator, parse_context
@@ -15,7 +15,7 @@ from tests.support.flag_zoo import PATTERNS, Data, Zoo
 
 Parts = Mapping[str, Attributes]
 Plays = Callable[["Reach", Parts], bool]
-Answer = tuple[Any, int | None, Data]
+Answer = Sequence[Any]
 """Value, variation and reason."""
 
 
