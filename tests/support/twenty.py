@@ -11,7 +11,14 @@ from tests.support.server import RampartServer, serving, wait_until
 FLAGS = [f"flag-{number:02}" for number in range(20)]
 STAGES = {"half": "50%", "everyone": "100%"}
 # Nothing is in a hurry here: what is tested is the service, beside which twenty rollouts must not take a core.
-SETTINGS = '[sources.app]\nkind = "scrape"\ntargets = ["{url}"]\nevery_seconds = 1.0\n'
+SETTINGS = """\
+[sources.app]
+kind = "scrape"
+targets = ["{url}"]
+every_seconds = 1.0
+[database]
+timeout_seconds = 30.0
+"""
 SLOW = {"every": "5s", "window": "10s", "stale_after": "10s", "before": "10s"}
 SLOW_START_SECONDS = 120.0
 STAFF_EMAIL = "anna@acme.example"
