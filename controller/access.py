@@ -47,9 +47,11 @@ def key_digest(kind: SdkKeyKind, secret: str) -> bytes:
     """What a key is stored as.
 
     A version of Rampart that knows no kinds takes every key for a server's, and a client-side ID is public: so
-    only a server key has the digest that such a version looks for.
+    only a server key has a digest that such a version can be made to find. No text is encoded to a byte 255.
     """
-    return digest(secret if kind == "server" else f"{kind}:{secret}")
+    if kind == "server":
+        return digest(secret)
+    return hashlib.sha256(b"\xff" + f"{kind}:{secret}".encode()).digest()
 
 
 class TokenBook:

@@ -320,6 +320,8 @@ async def test_each_kind_of_sdk_key_is_stored_so_that_only_its_door_knows_it(
         assert [one for one in KINDS if book.find(one, made["secret"])] == [kind]
         # What a version that knows no kinds would look for.
         assert (key.digest == digest(made["secret"])) is (kind == "server")
+        assert key.digest != digest(f"{kind}:{made['secret']}")
+        assert book.find("server", f"{kind}:{made['secret']}") is None
     unknown = await client.post(f"{API}/sdk-keys", headers=headers, json={**body, "kind": "browser"})
     assert unknown.status_code == 400
 
