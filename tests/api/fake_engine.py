@@ -344,7 +344,6 @@ class FakeEngine:
         self.sdk_keys_reloaded += 1
 
 
-
 @asynccontextmanager
 async def client_of(engine: FakeEngine, address: str = "192.0.2.1") -> AsyncIterator[httpx.AsyncClient]:
     """Talks to the whole application in this event loop; errors of the application stay answers."""

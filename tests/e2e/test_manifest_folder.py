@@ -113,7 +113,12 @@ def test_the_command_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_option_of_the_command_is_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Settings] = []
-    monkeypatch.setattr("controller.app.serve", lambda settings: served.append(settings) or 0)
+
+    def serve(settings: Settings) -> int:
+        served.append(settings)
+        return 0
+
+    monkeypatch.setattr("controller.app.serve", serve)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAMPART_SERVER__BIND", "127.0.0.1:1")
     assert main(["serve", "--manifests", str(tmp_path)]) == 0
