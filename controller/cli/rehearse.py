@@ -29,7 +29,7 @@ LONGEST_TIMELINE = 40
 @click.option("-k", "chosen", metavar="TEXT", default="", help="Only the tests whose name contains it.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what happened in the tests that passed too.")
 def test(paths: tuple[str, ...], output: str, chosen: str, verbose: bool) -> int:
-    """Rehearse policies and plans on synthetic series, without a server.
+    """Rehearse policies and plans without a server.
 
     Of a folder every *.test.yaml is played. The policies and plans they test are those beside them. What is judged
     and decided is what the server would; only the series and the time are made up. Exits with 1 when a test fails.

@@ -1,5 +1,6 @@
 """Help is part of the product."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,8 @@ ALL = dict(commands(root, "rampart"))
 def test_every_command_has_one_line_and_an_example_of_itself(path: str) -> None:
     text = ALL[path].help or ""
     assert text.splitlines()[0].endswith(".")
-    assert f"  {path}" in text.partition("Example:")[2]
+    _, _, examples = re.split(r"(Examples?:)\n", text, maxsplit=1)
+    assert f"  {path}" in examples
 
 
 def test_every_short_help_fits_its_line(rampart: Rampart) -> None:
