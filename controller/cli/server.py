@@ -90,9 +90,10 @@ def demo(fast: bool, exit_: bool, keep_data: bool) -> int:
 def doctor(plans: tuple[str, ...], send_test: bool, server: Connection, output: str) -> int:
     """Check the server and all it depends on.
 
-    Of plans those that are named, or all. It says what to do about each thing that is wrong: database, disk, clocks, replicas, channels, sources,
-    and for every plan its flag, the people to tell, and whether each metric is there, fresh and counted once.
-    Changes nothing. Exits with 1 when something cannot work (✖); a risk (!) alone is no failure.
+    Of plans those that are named, or all. It says what to do about each thing that is wrong: database, disk,
+    clocks, replicas, channels, sources, and for every plan its flag, the people to tell, and whether each metric
+    is there, fresh and counted once. Changes nothing. Exits with 1 when something cannot work (✖); a risk (!)
+    alone is no failure.
 
     \b
     Examples:
