@@ -34,7 +34,7 @@ def serve(config: str | None, manifests: str | None) -> int:
 
     \b
     Example:
-      rampart serve --config rampart.toml --manifests ./manifests
+      rampart serve --config rampart.toml --manifests rollouts/
     """
     from controller.app import serve as run_server  # noqa: PLC0415 - the server is not loaded for anything else
 
