@@ -18,7 +18,7 @@ from controller.sources.kinds import Source
 from tests.support.engine import World
 
 CONDITION = DatabaseCondition(
-    now=datetime(2026, 1, 1, tzinfo=UTC), version="18.4", schema="0005_pre_events.sql", audit_head=7,
+    now=datetime(2026, 1, 1, tzinfo=UTC), version="18.4", schema="0004_pre_events.sql", audit_head=7,
     read_only=False, fsync=True, synchronous_commit="on", connections=3, max_connections=60,
 )  # fmt: skip
 
