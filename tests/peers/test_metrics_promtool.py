@@ -32,6 +32,11 @@ def everything() -> Metrics:
     metrics.peer_request("timeout")
     metrics.replicas(present=2, absent=1)
     metrics.raises_blocked(1)
+    metrics.manifests("/etc/rampart/manifests", in_force=True)
+    metrics.manifests_loaded("/etc/rampart/manifests", NOW)
+    metrics.event_delivery("counted")
+    metrics.events({"custom": 2}, {"no_flag": 1})
+    metrics.events_held(3)
     metrics.quarantined("search-v4#1", "search-v4", "production")
     metrics.audit_head(41)
     rules = [make_rule("errors-high", baseline=0.002), make_rule("p95", outcome="no_data", value=None)]
