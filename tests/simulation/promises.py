@@ -67,6 +67,7 @@ class Promises:
         self.story: deque[str] = deque(maxlen=100_000 if world.telling else 40)
         self._owed: dict[str, Owed] = {}
         self._released: set[str] = set()
+        self._reset: set[str] = set()
         self._committed: dict[FlagRef, set[tuple[int, bool]]] = {}
         self._confirmed: dict[str, list[tuple[int, float]]] = {}
         self._moods: dict[str, list[tuple[float, str]]] = {}
@@ -106,7 +107,8 @@ class Promises:
 
     def before(self, name: str, args: Any) -> None:
         if name == "reset_kills":
-            self.released(args[1])
+            for kill_id in args[1]:
+                self._owed.pop(kill_id, None)
 
     def executed(self, process: "Process", name: str, args: Any, result: Any) -> None:
         match name:
@@ -126,6 +128,7 @@ class Promises:
                     owed.excused = owed.excused or owed.kill_id not in known
             case "reset_kills" if result:
                 self.tell(f"reset {result}")
+                self._reset.update(result)
 
     def under_way(self, run: Run) -> None:
         """A run that is older than the world."""
@@ -305,7 +308,7 @@ class Promises:
                 if machine.up:
                     for held in machine.engine.killbook.in_force():
                         # One that was reset elsewhere may be held a moment longer by who has not heard of it.
-                        standing = held.kill.flag == flag and held.kill.id not in self._released
+                        standing = held.kill.flag == flag and held.kill.id not in self._reset
                         risen = standing and held.confirmed_at is not None
                         self.require("I4", not risen, f"{by} raised {flag.key} after {held.kill.id} was confirmed")
 
