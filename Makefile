@@ -32,7 +32,7 @@ test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing
 chaos: $(DEV) ## Half an hour of faults on three real replicas (ARGS="--seed 7 --faults 100"; --help)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-soak: $(DEV) ## 500 rollouts under mild faults for an hour: does memory stay flat (ARGS="--minutes 120")
+soak: $(DEV) ## 500 rollouts under mild faults for 45 min: does memory stay flat (ARGS="--minutes 120")
 	$(BIN)/python -m tests.chaos.soak --minutes 30 --rollouts 500 $(ARGS)
 
 simulate: $(DEV) ## Three replicas of the engine under seeded faults (SEEDS=2000; ARGS="--races" or "--seed 7")

@@ -107,10 +107,10 @@ def test_a_good_many_wrong_numbers_are_planted() -> None:
 
 @pytest.mark.parametrize("wrong", PLANTED, ids=str)
 def test_a_wrong_number_in_a_rule_makes_a_test_of_its_policy_fail(wrong: Wrong) -> None:
-    if str(wrong) in EQUIVALENT:
-        pytest.skip(EQUIVALENT[str(wrong)])
+    """But for those that change nothing: once a test notices one of them, it is equivalent no more."""
     name = f"{wrong.policy}.policy.yaml"
     text = (POLICIES / name).read_text()
     assert text.count(wrong.line) == 1
     results = played(wrong.policy, {name: text.replace(wrong.line, wrong.changed)}, first=f"by {wrong.rule}")
-    assert any(not one.passed for one in results), f"nobody noticed: {wrong.changed.strip()}"
+    noticed = any(not one.passed for one in results)
+    assert noticed is (str(wrong) not in EQUIVALENT), f"noticed: {noticed}: {wrong.changed.strip()}"
