@@ -5,6 +5,8 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from controller.delivery.event_book import EventBook
 from controller.domain.tally import COUNTED_FROM_SECONDS, Cell, Delivery, Tally, Watch
 from controller.telemetry import Metrics
@@ -79,6 +81,20 @@ async def test_while_the_database_is_away_deliveries_are_held_and_counted_when_i
         assert world.book.has_room
         world.events.away = False
         await until_counted(world.counted, 3)
+
+
+async def test_a_backlog_is_added_up_in_pieces_so_that_a_kill_waits_for_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    piece = 3 * delivery().size
+    monkeypatch.setattr("controller.delivery.event_book.AT_ONCE", piece)
+    async with running(acknowledge_seconds=0.01) as world:
+        world.events.away = True
+        for _ in range(10):
+            await world.book.keep(delivery(), "production")
+        world.events.away = False
+        await until_counted(world.counted, 10)
+        assert max(world.events.sizes) <= piece
 
 
 async def test_what_is_held_is_bounded_and_a_refusal_leaves_a_gap() -> None:

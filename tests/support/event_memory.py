@@ -11,13 +11,15 @@ from controller.errors import StoreUnavailable
 class EventMemory:
     """`away`: the database does not answer. `lose_answers`: so many commits happen, and their answers are lost.
 
-    `broken`: it refuses what it is given. `gaps` are until when something was missed, by environment.
+    `broken`: it refuses what it is given. `sizes`: how many numbers came at once. `gaps` are until when something was
+    missed, by environment.
     """
 
     def __init__(self, seconds: Callable[[], float], *, slot_seconds: float = SLOT_SECONDS) -> None:
         self.away = False
         self.lose_answers = 0
         self.broken = False
+        self.sizes: list[int] = []
         self._seconds = seconds
         self._slot_seconds = slot_seconds
         self._deliveries: set[bytes] = set()
@@ -29,6 +31,7 @@ class EventMemory:
         self._answer()
         if self.broken:
             raise ValueError("a number out of range")
+        self.sizes.append(sum(one.size for one in deliveries))
         new = {one.id: one for one in deliveries if one.id not in self._deliveries}
         now = self._seconds()
         slot = now // self._slot_seconds * self._slot_seconds
