@@ -11,8 +11,8 @@ from controller.errors import StoreUnavailable
 class EventMemory:
     """`away`: the database does not answer. `lose_answers`: so many commits happen, and their answers are lost.
 
-    `broken`: it refuses what it is given. `sizes`: how many numbers came at once. `gaps` are until when something was
-    missed, by environment.
+    `broken`: it refuses what it is given. `sizes`: how many numbers came at once. `gaps` are until when something
+    was missed, by environment.
     """
 
     def __init__(self, seconds: Callable[[], float], *, slot_seconds: float = SLOT_SECONDS) -> None:
