@@ -104,10 +104,8 @@ class Rampart:
         self.board = FlagBoard(
             VersionClock(clock=self.clock, floor=self.journal.floor, reserve=self.journal.reserve)
         )
-        self.providers = {
-            name: providers.build(name, one, store=self.store, board=self.board, replica=self.replica.name)
-            for name, one in settings.providers.items()
-        }
+        host = providers.Host(self.store, self.board, self.clock, self.metrics, self.replica.name)
+        self.providers = {name: providers.build(name, one, host) for name, one in settings.providers.items()}
         self.events = PostgresEvents(self.store.connections, replica=self.replica.name)
         self.event_book = self._event_book()
         self.sources = {
@@ -218,6 +216,8 @@ class Rampart:
         self.peers.start()
         for source in self.sources.values():
             source.start()
+        for provider in self.providers.values():
+            provider.start()
         if self.event_book:
             self.event_book.start()
         self.scheduler.start()  # an unconfirmed kill is pressed on with, database or not

@@ -260,7 +260,7 @@ class Commands:
         provider = self._reconciler.providers.get(flag.provider)
         if provider is None:
             raise Refused(f'the settings know no provider "{flag.provider}"')
-        if objections := provider.objections(plan):
+        if objections := await provider.objections(plan):
             raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
         if plan.spec.mode == "observe":
             return

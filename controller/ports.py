@@ -57,8 +57,8 @@ class FlagProvider(Protocol):
     @property
     def limits(self) -> ProviderLimits: ...
 
-    def objections(self, plan: RolloutPlan) -> Sequence[str]:
-        """Why this provider cannot represent the plan; empty when it can."""
+    async def objections(self, plan: RolloutPlan) -> Sequence[str]:
+        """Why this provider cannot represent the plan; empty when it can. Never raises for its faults."""
 
     async def observe(self, flags: Collection[FlagRef]) -> Mapping[FlagRef, Observation]:
         """What the provider shows now, for each flag asked. Never raises: a failure is Unknown."""

@@ -110,7 +110,7 @@ class Registrar:
         changed = [edit for edit in edits if edit.changes]
         if not dry_run or actor.may("author"):  # whoever may only read may compare
             _authorise(actor, changed, stored)
-        self._object(changed, stored)
+        await self._object(changed, stored)
         newest = _newest(stored, changed, actor, self._clock.now())
         names = {edit.document.metadata.name for edit in edits if not isinstance(edit.document, Flag)}
         left = behind(newest, stored.situation, names)
@@ -184,23 +184,23 @@ class Registrar:
             policies={name: one.policy for name, one in stored.policies.items()},
         )
 
-    def _object(self, changed: Sequence[Edit], stored: Stored) -> None:
+    async def _object(self, changed: Sequence[Edit], stored: Stored) -> None:
         """All that stands against it at once: a second try should not find a second reason."""
         flags = {(doc.spec.environment, doc.spec.key): doc for doc in _of(Flag, changed)}
         blocks = [block for flag in flags.values() for block in _flag_objections(flag, stored)]
         for plan in _of(RolloutPlan, changed):
-            blocks += [f"{plan.metadata.name}: {why}" for why in self._plan_objections(plan, flags)]
+            blocks += [f"{plan.metadata.name}: {why}" for why in await self._plan_objections(plan, flags)]
         if blocks:
             raise Refused("this cannot be applied as it is", blocks=blocks)
 
-    def _plan_objections(self, plan: RolloutPlan, flags: Mapping[tuple[str, str], Flag]) -> Sequence[str]:
+    async def _plan_objections(self, plan: RolloutPlan, flags: Mapping[tuple[str, str], Flag]) -> Sequence[str]:
         ref = plan.spec.flag
         provider = self._providers.get(ref.provider)
         if provider is None:
             return [f'the settings know no provider "{ref.provider}"']
         together = flags.get((ref.environment, ref.key))
         # The provider cannot know a flag that is only just being applied beside the plan.
-        return _misfits(plan, together.spec) if together else provider.objections(plan)
+        return _misfits(plan, together.spec) if together else await provider.objections(plan)
 
     def _applied_as(self, document: Document, stored: Stored) -> Applied:
         return self._config(document, stored) if isinstance(document, Flag) else document

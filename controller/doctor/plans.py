@@ -101,7 +101,8 @@ class Plans:
         """
         cases = await self._cases(names)
         seen = await self._look(cases)
-        return [check for case in cases for check in self._guarded(case, seen)], seen.examined
+        guarded = await asyncio.gather(*(self._guarded(case, seen) for case in cases))
+        return [check for checks in guarded for check in checks], seen.examined
 
     # — what is stored —
 
@@ -196,17 +197,17 @@ class Plans:
 
     # — what it means —
 
-    def _guarded(self, case: Case, seen: Seen) -> Sequence[Check]:
+    async def _guarded(self, case: Case, seen: Seen) -> Sequence[Check]:
         """One plan that cannot be thought about must not hide the others."""
         try:
-            return self._checks(case, seen)
+            return await self._checks(case, seen)
         except Exception as error:
             log.exception("check_failed", check=case.name)
             fix = "see check_failed in the server's log"
             return [failed(case.name, f"looking at it failed with {type(error).__name__}", fix)]
 
-    def _checks(self, case: Case, seen: Seen) -> list[Check]:
-        found = [*case.problems, *self._flag(case, seen.flags), *self._people(case)]
+    async def _checks(self, case: Case, seen: Seen) -> list[Check]:
+        found = [*case.problems, *await self._flag(case, seen.flags), *self._people(case)]
         answered, unmeasured = self._measured(case, seen)
         found += unmeasured
         if found:
@@ -217,14 +218,15 @@ class Plans:
             parts.append("completed: nothing is watched any more")
         return [fine(case.name, "; ".join(parts))]
 
-    def _flag(self, case: Case, flags: Mapping[FlagRef, Observation]) -> list[Check]:
+    async def _flag(self, case: Case, flags: Mapping[FlagRef, Observation]) -> list[Check]:
         flag, serve = case.flag, case.plan.spec.serve
         provider = self._providers.get(flag.provider)
         if provider is None:
             fix = f"add [providers.{flag.provider}] to rampart.toml, or name another in the plan"
             return [failed(case.name, f'the settings know no provider "{flag.provider}"', fix)]
         mend = "mend the flag at the provider, or the plan and apply it again"
-        found = [failed(case.name, objection, mend) for objection in provider.objections(case.plan)]
+        objections = await answer_or(flag.provider, provider.objections(case.plan), lambda why: [why])
+        found = [failed(case.name, objection, mend) for objection in objections]
         state = flags.get(flag, Unknown("the provider did not answer for it"))
         if isinstance(state, Unknown):
             return found or [failed(case.name, f"{flag} cannot be read: {state.why}", mend)]

@@ -1,5 +1,6 @@
 """Flags: the manifest of a built-in flag, what a provider shows, and what we may ask of it."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
@@ -35,6 +36,9 @@ class FlagState(Struct, frozen=True, kw_only=True, tag="state"):
     `exposure` is the rollout variation's share of the default rule, in thousandths of a percent, whether or
     not the flag is on. `audience` names those of our `always` rules that were found. `foreign` describes
     rules, targets or prerequisites that are not ours. `off_serves` is the variation an off flag serves.
+    `bucketing` stands for all that decides who is in a share (order of variations, salt, seed, attribute):
+    while it stays the same, a larger share holds everybody of a smaller one. `changed_by` and `changed_at` are
+    the latest change, when the provider tells. `delivered_seconds`: how long it took to reach a connected SDK.
     """
 
     enabled: bool
@@ -43,6 +47,10 @@ class FlagState(Struct, frozen=True, kw_only=True, tag="state"):
     foreign: tuple[str, ...] = ()
     off_serves: str | None = None
     version: int = 0
+    bucketing: str = ""
+    changed_by: str = ""
+    changed_at: datetime | None = None
+    delivered_seconds: float | None = None
 
     @property
     def effective_exposure(self) -> int:

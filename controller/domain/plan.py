@@ -39,10 +39,15 @@ class FlagRef(Document, frozen=True, order=True):
 
 
 class Serve(Document, frozen=True):
-    """Variation names: `rollout` is raised, `fallback` is everybody else's and what a kill serves."""
+    """Variation names: `rollout` is raised, `fallback` is everybody else's and what a kill serves.
+
+    `kill: fallthrough` leaves the flag on when it is killed, so that rules and targets of other people survive:
+    the default rule serves the fallback then, and our rules are gone.
+    """
 
     rollout: Annotated[str, Meta(min_length=1)]
     fallback: Annotated[str, Meta(min_length=1)]
+    kill: Literal["off", "fallthrough"] = "off"
 
 
 class AttributeMatch(Document, frozen=True):

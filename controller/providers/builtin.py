@@ -15,26 +15,23 @@ from controller.domain.flag import (
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.sdkflag import killed, state_of, turned_on, with_share
 from controller.errors import Conflict, ProviderUnavailable, Refused, StoreUnavailable
-from controller.ports import Store
+from controller.providers.host import Host
 from controller.settings import BuiltinProviderSettings
-from controller.snapshot import FlagBoard
 
 
 class BuiltinProvider:
-    def __init__(
-        self, name: str, settings: BuiltinProviderSettings, store: Store, board: FlagBoard, replica: str
-    ) -> None:
+    def __init__(self, name: str, settings: BuiltinProviderSettings, host: Host) -> None:
         self.name = name
         self._settings = settings
-        self._store = store
-        self._board = board
-        self._replica = replica
+        self._store = host.store
+        self._board = host.board
+        self._replica = host.replica
 
     @property
     def limits(self) -> ProviderLimits:
         return ProviderLimits(granularity=1, audience=True, settle_seconds=self._settings.settle_seconds)
 
-    def objections(self, plan: RolloutPlan) -> Sequence[str]:
+    async def objections(self, plan: RolloutPlan) -> Sequence[str]:
         flag, serve = plan.spec.flag, plan.spec.serve
         config = self._board.stored(flag)
         if config is None or config.archived:
@@ -116,6 +113,12 @@ class BuiltinProvider:
         """On the board only: no store, no disk, no waiting. While the flag is not on it nobody is reached."""
         self._board.hold_down(kill.flag, kill.kill_id)
         return [self._replica] if self._board.shown(kill.flag) is not None else []
+
+    def start(self) -> None:
+        """The board is filled by whoever made it."""
+
+    async def problems(self, environments: Collection[str]) -> Sequence[str]:
+        return [] if self._board.ready else ["the built-in flags are not loaded yet; try again"]
 
     async def close(self) -> None:
         """Nothing is held open: store and board belong to whoever made them."""

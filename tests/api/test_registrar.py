@@ -34,7 +34,7 @@ class PickyProvider(ModelProvider):
         super().__init__()
         self.against: list[str] = []
 
-    def objections(self, plan: RolloutPlan) -> Sequence[str]:
+    async def objections(self, plan: RolloutPlan) -> Sequence[str]:
         return self.against
 
 

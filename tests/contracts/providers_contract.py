@@ -181,14 +181,14 @@ class ProviderContract:
         assert off(await seen(world, off))
 
     async def test_a_plan_that_fits_meets_no_objection(self, world: ProviderWorld) -> None:
-        assert list(world.provider.objections(make_plan())) == []
+        assert list(await world.provider.objections(make_plan())) == []
 
     async def test_a_plan_that_does_not_fit_is_told_why(self, world: ProviderWorld) -> None:
         swapped = make_plan(serve={"rollout": "off", "fallback": "on"})
         stranger = make_plan(serve={"rollout": "green", "fallback": "off"})
         missing = make_plan(flag={"key": "nobody-made-this"})
         for plan, word in ((swapped, "off"), (stranger, "green"), (missing, "nobody-made-this")):
-            objections = world.provider.objections(plan)
+            objections = await world.provider.objections(plan)
             assert objections
             assert word in " ".join(objections)
 

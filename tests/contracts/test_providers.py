@@ -14,6 +14,7 @@ from controller.settings import BuiltinProviderSettings, ProviderSettings
 from controller.store.postgres import PostgresStore
 from tests.contracts.providers_contract import HeldWrite, ProviderContract
 from tests.support.postgres import database, postgres_server, store
+from tests.support.providers import make_host
 from tests.support.sdk_door import make_board, make_flag
 
 __all__ = ["database", "postgres_server", "store"]
@@ -57,7 +58,7 @@ class TestBuiltin(ProviderContract):
         await store.save_flag_config(make_flag())
         board = make_board()
         board.load(await store.flag_configs(), [])
-        return BuiltinWorld(build("main", BuiltinProviderSettings(), store=held, board=board, replica="r1"), held)
+        return BuiltinWorld(build("main", BuiltinProviderSettings(), make_host(held, board)), held)
 
 
 def test_every_kind_of_provider_in_the_settings_can_be_built() -> None:

@@ -383,14 +383,14 @@ async def test_a_plan_that_cannot_be_thought_about_hides_no_other(practice: Prac
         plan = make_plan(**WITHOUT_ALWAYS, flag=flag)
         await practice.world.apply(replace(plan, metadata=replace(plan.metadata, name=name)))
 
-    def objections(plan: Any) -> Sequence[str]:
+    async def objections(plan: Any) -> Sequence[str]:
         if plan.metadata.name == "poison":
             raise ZeroDivisionError
         return []
 
     practice.world.provider.objections = objections  # type: ignore[method-assign]
     found = await practice.examined()
-    assert found["plan poison"][0].detail == "looking at it failed with ZeroDivisionError"
+    assert found["plan poison"][0].detail.startswith("asking it failed with ZeroDivisionError")
     assert found["plan fine"][0].state == "ok"
 
 

@@ -14,6 +14,7 @@ from controller.providers import build
 from controller.settings import BuiltinProviderSettings
 from controller.snapshot import FlagBoard
 from controller.store.memory import MemoryStore
+from tests.support.providers import make_host
 from tests.support.rollouts import make_plan
 from tests.support.sdk_door import FLAG, SERVE, STAFF, SteppedClock, make_board, make_flag, make_kill, raised
 
@@ -59,9 +60,8 @@ class World:
     def __init__(self) -> None:
         self.store = FaultyStore()
         self.board: FlagBoard = make_board()
-        self.provider = build(
-            "main", BuiltinProviderSettings(settle_seconds=3), store=self.store, board=self.board, replica="r1"
-        )
+        settings = BuiltinProviderSettings(settle_seconds=3)
+        self.provider = build("main", settings, make_host(self.store, self.board))
 
     async def holding(self, config: FlagConfig) -> "World":
         await self.store.save_flag_config(config)
@@ -94,7 +94,9 @@ async def world() -> World:
 
 async def test_before_everything_is_loaded_a_flag_is_unknown_and_not_off() -> None:
     world = World()
-    assert list(world.provider.objections(make_plan())) == ["the built-in flags are not loaded yet; try again"]
+    assert list(await world.provider.objections(make_plan())) == [
+        "the built-in flags are not loaded yet; try again"
+    ]
     world.board.put(make_flag())
     assert isinstance((await world.provider.observe([FLAG]))[FLAG], Unknown)
 

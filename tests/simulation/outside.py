@@ -71,7 +71,7 @@ class Provider:
 
     limits = ProviderLimits(settle_seconds=5.0)
 
-    def objections(self, plan: RolloutPlan) -> Sequence[str]:
+    async def objections(self, plan: RolloutPlan) -> Sequence[str]:
         return []
 
     async def observe(self, flags: Collection[FlagRef]) -> Mapping[FlagRef, Observation]:

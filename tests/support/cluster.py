@@ -24,6 +24,7 @@ from controller.providers import build
 from controller.settings import BuiltinProviderSettings
 from controller.store.memory import MemoryStore
 from tests.support.engine import DANA, ModelProvider, ModelSource, VirtualClock, World
+from tests.support.providers import make_host
 from tests.support.rollouts import FLAG, make_plan, make_policy
 
 STAGES = [
@@ -90,9 +91,8 @@ class Member(World):
     def restart(self, owner: str = "") -> None:
         super().restart(owner)
         if self._builtin:
-            self.providers["main"] = build(
-                "main", BuiltinProviderSettings(), store=self.store, board=self.engine.board, replica=self.name
-            )
+            host = make_host(self.store, self.engine.board, replica=self.name)
+            self.providers["main"] = build("main", BuiltinProviderSettings(), host)
 
     async def do(self, *jobs: str) -> None:
         """Each to its end, ticks of all groups included."""

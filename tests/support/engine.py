@@ -75,7 +75,7 @@ class ModelProvider:
     def limits(self) -> ProviderLimits:
         return ProviderLimits(settle_seconds=5.0)
 
-    def objections(self, plan: RolloutPlan) -> Sequence[str]:
+    async def objections(self, plan: RolloutPlan) -> Sequence[str]:
         return []
 
     async def observe(self, flags: Collection[FlagRef]) -> Mapping[FlagRef, Observation]:
