@@ -35,6 +35,7 @@ from controller.journal import FileDisk, Journal
 from controller.lastknown import LastKnown
 from controller.manifest_folder import LOOK_SECONDS, ManifestFolder
 from controller.peers import HttpPeers
+from controller.providers.host import Host
 from controller.registrar import Registrar
 from controller.scheduler import Pace
 from controller.settings import EventsSourceSettings, Settings, secret_file
@@ -104,7 +105,7 @@ class Rampart:
         self.board = FlagBoard(
             VersionClock(clock=self.clock, floor=self.journal.floor, reserve=self.journal.reserve)
         )
-        host = providers.Host(self.store, self.board, self.clock, self.metrics, self.replica.name)
+        host = Host(self.store, self.board, self.clock, self.metrics, self.replica.name)
         self.providers = {name: providers.build(name, one, host) for name, one in settings.providers.items()}
         self.events = PostgresEvents(self.store.connections, replica=self.replica.name)
         self.event_book = self._event_book()

@@ -44,7 +44,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
     "Serve": {
         "rollout": "The variation whose share rises.",
         "fallback": "The variation everybody else gets, and everybody after a kill.",
-        "kill": "off: a kill turns the flag off. fallthrough: it stays on, and other people's rules and targets survive.",
+        "kill": "off: a kill turns the flag off. fallthrough: it stays on, and rules that are not ours survive.",
     },
     "Stage": {
         "name": "What people call this step.",

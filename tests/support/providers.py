@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.ports import Clock
-from controller.providers import Host
+from controller.providers.host import Host
 from controller.snapshot import FlagBoard
 from controller.telemetry import Metrics
 from tests.support.tracking import RealClock
