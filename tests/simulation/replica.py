@@ -14,6 +14,7 @@ from controller.held import Held
 from controller.journal import Journal
 from controller.lastknown import KnownFlag
 from controller.providers.builtin import BuiltinProvider
+from controller.providers.host import Host
 from controller.scheduler import Pace
 from controller.settings import BuiltinProviderSettings, DatabaseSettings, EngineSettings, Settings
 from controller.snapshot import FlagBoard, VersionClock
@@ -98,8 +99,9 @@ class Machine:
         board = self.board = FlagBoard(
             VersionClock(clock=self.clock, floor=journal.floor, reserve=journal.reserve)
         )
-        builtin = BuiltinProvider("main", BuiltinProviderSettings(), store, board, self.name)
         silent: Any = Silent()
+        host = Host(store=store, board=board, clock=self.clock, metrics=silent, replica=self.name)
+        builtin = BuiltinProvider("main", BuiltinProviderSettings(), host)
         self.engine = Engine(
             replica=Replica(name=self.name, version="1"),
             owner=f"{self.name}/{self.lives}",
