@@ -1,46 +1,21 @@
 """What every flag provider promises. Subclass, give it a `world`, and it runs on the new one."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import pytest
 from msgspec.structs import replace
 
 from controller.domain.flag import FlagKill, FlagState, Observation, SetShare, TurnOn, Unknown
-from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
+from controller.domain.plan import AttributeMatch, AudienceRule
 from controller.errors import RampartError
-from controller.ports import FlagProvider
+from tests.contracts.provider_world import FLAG, SERVE, Beyond, ProviderWorld
 from tests.support.rollouts import make_plan
 
-FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
-SERVE = Serve(rollout="on", fallback="off")
 STAFF = AudienceRule(name="staff", match={"email": AttributeMatch(ends_with="@acme.example")})
 BETA = AudienceRule(name="beta", match={"plan": AttributeMatch(in_=["beta"])})
 STATES = ["fresh", "weighted", "canary", "everyone", "stepped_back"]
-
-
-class ProviderWorld(Protocol):
-    """A provider with a fresh boolean flag FLAG: off, nobody exposed."""
-
-    @property
-    def provider(self) -> FlagProvider: ...
-
-    def held_write(self) -> AbstractAsyncContextManager["HeldWrite"]:
-        """Within it a write stops on its way to the flags until it is let go."""
-
-
-class HeldWrite:
-    """`reached` is set when a write waits here; setting `let_go` lets it land."""
-
-    def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self.let_go = asyncio.Event()
-
-    async def wait(self) -> None:
-        self.reached.set()
-        await self.let_go.wait()
 
 
 def share(exposure: int, *audience: AudienceRule) -> SetShare:
@@ -78,6 +53,11 @@ async def bring_to(world: ProviderWorld, state: str) -> None:
 
 
 class ProviderContract:
+    """`kind`: the settings of the kind under test. `cannot`: what its back end has not got, and why."""
+
+    kind: ClassVar[type[Any]]
+    cannot: ClassVar[Mapping[Beyond, str]] = {}
+
     async def test_what_was_applied_is_observed(self, world: ProviderWorld) -> None:
         await world.provider.apply(share(1_000, STAFF, BETA))
         state = await seen(world, lambda one: one.exposure == 1_000)
