@@ -26,6 +26,7 @@ from controller.sources.coalescing import queries_per_tick
 from controller.sources.prometheus import PrometheusSource
 from tests.support.many_flags import StoppedClock, SystemClock, arms_of, counters_of
 from tests.support.prometheus import ExpositionServer, running_prometheus
+from tests.support.sources import lent
 
 WINDOW_SECONDS = 10.0
 # One by one is slow: a part of the flags is enough to know its rate.
@@ -99,7 +100,7 @@ async def until(source: PrometheusSource, asked: QueryQuestion) -> None:
 
 
 async def until_filled(url: str) -> None:
-    source = PrometheusSource("bench", PrometheusSourceSettings(url=url), SystemClock())
+    source = PrometheusSource("bench", PrometheusSourceSettings(url=url), lent(SystemClock()))
     asked = QueryQuestion(query=f"max(count_over_time(http_requests_total[{WINDOW_SECONDS + 2:g}s]))")
     await until(source, asked)
     await source.close()
@@ -120,7 +121,7 @@ async def bench(url: str, target: ExpositionServer, flags: int, rounds: int) -> 
     target.render = lambda: ""
     clock = StoppedClock()
     sources = {
-        size: PrometheusSource("bench", PrometheusSourceSettings(url=url, flags_per_query=size), clock)
+        size: PrometheusSource("bench", PrometheusSourceSettings(url=url, flags_per_query=size), lent(clock))
         for size in (50, 200, 1000)
     }
     ways = {f"coalesced, {size} a query": coalesced(source, flags) for size, source in sources.items()}

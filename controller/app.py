@@ -42,6 +42,7 @@ from controller.settings import EventsSourceSettings, Settings, secret_file
 from controller.snapshot import FlagBoard, VersionClock
 from controller.sources import kinds as sources
 from controller.sources.events import EventsSource
+from controller.sources.host import Host as SourceHost
 from controller.store import upgrade
 from controller.store.embedded import EmbeddedPostgres
 from controller.store.events import PostgresEvents
@@ -109,9 +110,8 @@ class Rampart:
         self.providers = {name: providers.build(name, one, host) for name, one in settings.providers.items()}
         self.events = PostgresEvents(self.store.connections, replica=self.replica.name)
         self.event_book = self._event_book()
-        self.sources = {
-            name: sources.build(name, one, self.clock, self.events) for name, one in settings.sources.items()
-        }
+        lent = SourceHost(self.clock, self.events)
+        self.sources = {name: sources.build(name, one, lent) for name, one in settings.sources.items()}
         self.channels = {name: channels.build(name, one) for name, one in settings.channels.items()}
         self.peers = HttpPeers(settings.peers, own=self.replica.name, metrics=self.metrics)
         self.engine = self._engine()
@@ -211,7 +211,7 @@ class Rampart:
             self.sdk_keys.load(known.sdk_keys)
             self.killbook.learn(known.known, self.engine.flags_of(known.flags))
             self.killbook.meet(known.replicas)
-            self.board.load(known.flags, [record.kill for record in self.journal.kills.values()])
+            self.board.load(known.flags, self.journal.kills.values())
             self._await_database()
         self.killbook.take_up(self.journal.kills.values(), merged=self.journal.merged)
         self.peers.start()

@@ -35,9 +35,9 @@ from controller.domain.tally import (
     unpacked,
 )
 from controller.errors import Invalid, StoreUnavailable
-from controller.ports import EventStore
 from controller.settings import EventsSourceSettings
 from controller.sources import coalescing, histogram, selectors
+from controller.sources.host import Host
 from controller.sources.selectors import Selector
 
 LABELS = ("environment", "flag", "variation", "cohort", "exposure")
@@ -77,10 +77,10 @@ class Window(NamedTuple):
 
 
 class EventsSource:
-    def __init__(self, name: str, settings: EventsSourceSettings, events: EventStore) -> None:
+    def __init__(self, name: str, settings: EventsSourceSettings, host: Host) -> None:
         self._name = name
         self._settings = settings
-        self._events = events
+        self._events = host.events
 
     def start(self) -> None:
         """Nothing runs between measurements."""

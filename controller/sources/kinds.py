@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from controller.domain.evidence import Examined, Question
-from controller.ports import Clock, EventStore, MetricSource
+from controller.ports import MetricSource
 from controller.settings import (
     EventsSourceSettings,
     PrometheusSourceSettings,
@@ -12,6 +12,7 @@ from controller.settings import (
     SourceSettings,
 )
 from controller.sources.events import EventsSource
+from controller.sources.host import Host
 from controller.sources.prometheus import PrometheusSource
 from controller.sources.scrape import ScrapeSource
 
@@ -35,8 +36,6 @@ KINDS: dict[type[SourceSettings], Callable[..., Source]] = {
 }
 
 
-def build(name: str, settings: SourceSettings, clock: Clock, events: EventStore) -> Source:
+def build(name: str, settings: SourceSettings, host: Host) -> Source:
     """The source named `name` in the settings. Raises SettingsError when its addresses are none."""
-    if isinstance(settings, EventsSourceSettings):
-        return KINDS[EventsSourceSettings](name, settings, events)
-    return KINDS[type(settings)](name, settings, clock)
+    return KINDS[type(settings)](name, settings, host)

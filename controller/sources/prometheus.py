@@ -3,31 +3,24 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import aiohttp
-import structlog
 from msgspec import Struct
 
 from controller.domain.evidence import Examination, Examined, QueryQuestion, Question, Reading, Series
 from controller.errors import Invalid, SettingsError, SourceUnavailable
-from controller.ports import Clock
-from controller.settings import PrometheusSourceSettings, secret_file
-from controller.sources import addresses, coalescing, query_api, selectors
-from controller.sources.coalescing import Answers, Failure, Found, Key, Plan, Query, Sample
+from controller.settings import PrometheusSourceSettings
+from controller.sources import addresses, coalescing, inquiry, query_api, selectors
+from controller.sources.coalescing import Failure, Found, Key, Plan, Query, Sample
+from controller.sources.host import Host
+from controller.sources.inquiry import Complaints, Login
 from controller.sources.selectors import Matcher, Selector
-from controller.telemetry import hide
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-CHUNK_BYTES = 256 * 1024
 # Larger answers are decoded in the worker, so that the event loop stays free.
 SMALL_BODY_BYTES = 16 * 1024
 HTTP_OK = 200
-SHOWN_CHARACTERS = 400
-REASONS_LOGGED = 3
-# Anything shorter is no secret, and hiding it would make holes in every sentence.
-SHORTEST_SECRET = 4
 
 # Of the series behind one question, when an installation is examined: those of the largest values.
 SERIES_SHOWN = 500
@@ -39,15 +32,6 @@ SPAN_SECONDS = 900.0
 PartialAnswers = dict[Key, Found | Failure]
 T = TypeVar("T")
 
-log = structlog.get_logger()
-
-
-class Login(Struct, frozen=True):
-    """Headers of one batch, and the texts that must never be shown."""
-
-    headers: Mapping[str, str]
-    secrets: tuple[str, ...]
-
 
 class Body(Struct, frozen=True):
     """A complete answer. `ahead_seconds`: how far the server's clock had passed the evaluation time, if known."""
@@ -57,17 +41,17 @@ class Body(Struct, frozen=True):
 
 
 class PrometheusSource:
-    def __init__(self, name: str, settings: PrometheusSourceSettings, clock: Clock) -> None:
+    def __init__(self, name: str, settings: PrometheusSourceSettings, host: Host) -> None:
         self._name = name
         self._settings = settings
-        self._clock = clock
+        self._clock = host.clock
         self._address = addresses.parse(settings.url, f"sources.{name}.url")
         self._endpoint = self._address.url.with_query(None) / "api/v1/query"
         self._permits = asyncio.Semaphore(settings.max_concurrency)
         # One thread: several would take turns with each other instead of with the event loop.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prometheus-{name}")
         self._session: aiohttp.ClientSession | None = None
-        self._reasons: set[str] = set()
+        self._complaints = Complaints(name)
         self._last: tuple[frozenset[Question], Plan] | None = None
 
     def start(self) -> None:
@@ -126,7 +110,7 @@ class PrometheusSource:
             body, _ = await self._fetch_now(f"{one}[{round(SPAN_SECONDS)}s]", login)
             return Examination(series=tuple(series), interval_seconds=query_api.interval(body.content))
         except (Invalid, SourceUnavailable) as error:
-            return Examination(failure=_shown(str(error), login.secrets))
+            return Examination(failure=inquiry.shown(str(error), login.secrets))
 
     async def _clock_ahead(self, login: Login) -> float | None:
         try:
@@ -159,7 +143,7 @@ class PrometheusSource:
 
     def _concluded(self, plan: Plan, parts: Sequence[PartialAnswers]) -> Mapping[Question, Reading]:
         answers = {key: answer for part in parts for key, answer in part.items()}
-        self._log_failures(answers)
+        self._complaints.are({answer.text for answer in answers.values() if isinstance(answer, Failure)})
         return coalescing.readings(plan, answers)
 
     async def _answer(self, asked: Query, at: float, deadline: float, login: Login) -> PartialAnswers:
@@ -170,22 +154,13 @@ class PrometheusSource:
                 return _understood(asked, body, at)
             return await self._in_worker(lambda: _understood(asked, body, at))
         except SourceUnavailable as error:
-            reason = _shown(str(error), login.secrets)
+            reason = inquiry.shown(str(error), login.secrets)
             return _all_failed(asked, Failure(f"{self._name} at {self._endpoint.origin()}: {reason}"))
-
-    def _log_failures(self, answers: Answers) -> None:
-        """Only what changed: the same failure comes back every tick."""
-        reasons = {answer.text for answer in answers.values() if isinstance(answer, Failure)}
-        if reasons and reasons != self._reasons:
-            log.warning("source_failed", source=self._name, reasons=sorted(reasons)[:REASONS_LOGGED])
-        elif self._reasons and not reasons:
-            log.info("source_recovered", source=self._name)
-        self._reasons = reasons
 
     async def _fetch(self, asked: Query, at: float, deadline: float, login: Login) -> Body:
         """Raises SourceUnavailable, with text that holds neither the address nor what was sent."""
         query = asked.query if isinstance(asked, QueryQuestion) else coalescing.promql(asked)
-        try:
+        with inquiry.told_in_words(self._settings.timeout_seconds):
             async with asyncio.timeout_at(deadline), self._permits:
                 left = max(1, round((deadline - asyncio.get_running_loop().time()) * 1000))
                 form = {"query": query, "time": f"{at:.3f}", "timeout": f"{left}ms"}
@@ -194,16 +169,6 @@ class PrometheusSource:
                     self._endpoint, data=form, headers=login.headers, allow_redirects=False
                 ) as response:
                     return await _read(response, at)
-        except TimeoutError as error:
-            raise SourceUnavailable(f"no answer within {self._settings.timeout_seconds:g} s") from error
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise SourceUnavailable("cannot connect: its certificate is not trusted") from error
-        except aiohttp.ClientConnectorError as error:
-            reason = error.strerror or "no host answers at this address"
-            raise SourceUnavailable(f"cannot connect: {reason}") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Their text may hold the address or a header; the type is enough. ValueError: a header with a newline.
-            raise SourceUnavailable(f"the connection broke ({type(error).__name__})") from error
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -213,21 +178,13 @@ class PrometheusSource:
     def _login(self) -> Login:
         """Files are read for every batch, so that a rotated secret counts at once."""
         settings = self._settings
-        headers = dict(settings.headers)
-        secrets = list(settings.headers.values())
-        user = settings.username or self._address.user
-        if user:
-            password = secret_file(settings.password_file) if settings.password_file else self._address.password
-            headers["Authorization"] = addresses.basic_login(user, password)
-            secrets += [password, headers["Authorization"].removeprefix("Basic ")]
-        if settings.bearer_token_file:
-            token = secret_file(settings.bearer_token_file)
-            headers["Authorization"] = f"Bearer {token}"
-            secrets.append(token)
-        telling = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
-        for secret in telling:
-            hide(secret)
-        return Login(headers, telling)
+        header, secrets = inquiry.authorization(
+            self._address,
+            username=settings.username,
+            password_file=settings.password_file,
+            bearer_token_file=settings.bearer_token_file,
+        )
+        return Login(settings.headers | header, inquiry.hidden([*settings.headers.values(), *secrets]))
 
 
 def _series(labels: Mapping[str, str], value: float) -> Series:
@@ -253,28 +210,8 @@ def _aged(samples: list[Sample], seconds: float) -> list[Sample]:
 
 
 async def _read(response: aiohttp.ClientResponse, at: float) -> Body:
-    content = bytearray()
-    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-        content += chunk
-        if len(content) > MAX_BODY_BYTES:
-            raise SourceUnavailable(f"the answer is larger than {MAX_BODY_BYTES // 1024**2} MiB")
+    found = await inquiry.content(response, most_bytes=MAX_BODY_BYTES)
     if response.status != HTTP_OK:
-        raise SourceUnavailable(query_api.refusal(response.status, response.content_type, content))
-    date = _date(response)
-    return Body(bytes(content), None if date is None else date - at)
-
-
-def _date(response: aiohttp.ClientResponse) -> float | None:
-    """The server's clock by its Date header, which HTTP lets it leave out."""
-    try:
-        return parsedate_to_datetime(response.headers["Date"]).timestamp()
-    except (KeyError, ValueError):
-        return None
-
-
-def _shown(reason: str, secrets: tuple[str, ...]) -> str:
-    # A server may echo what it was sent, so secrets go out before the text is cut.
-    for secret in secrets:
-        reason = reason.replace(secret, "…")
-    line = " ".join(reason.split())
-    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
+        raise SourceUnavailable(query_api.refusal(response.status, response.content_type, found))
+    now = inquiry.clock_of(response)
+    return Body(found, None if now is None else now - at)

@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from controller.domain.evidence import Examination, Examined, Question, Reading, Series
 from controller.errors import Invalid, SettingsError, SourceUnavailable
-from controller.ports import Clock
 from controller.settings import ScrapeSourceSettings, secret_file
 from controller.sources import addresses, coalescing, exposition, recollection, selectors
 from controller.sources.addresses import Address
 from controller.sources.coalescing import Batch, Failure, Found, Key
+from controller.sources.host import Host
 from controller.sources.sample_memory import SampleMemory
 from controller.telemetry import hide
 
@@ -63,10 +63,10 @@ class Target:
 class ScrapeSource:
     """Memory is touched only in one worker thread; parsing is not, so that no target waits for another."""
 
-    def __init__(self, name: str, settings: ScrapeSourceSettings, clock: Clock) -> None:
+    def __init__(self, name: str, settings: ScrapeSourceSettings, host: Host) -> None:
         self._name = name
         self._settings = settings
-        self._clock = clock
+        self._clock = host.clock
         self._targets = [
             Target(
                 addresses.parse(text if "://" in text else f"http://{text}", f"sources.{name}.targets"), settings

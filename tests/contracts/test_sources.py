@@ -28,6 +28,7 @@ from tests.contracts.sources_contract import (
 )
 from tests.support.event_memory import EventMemory
 from tests.support.prometheus import ExpositionServer
+from tests.support.sources import lent
 
 EVERY_SECONDS = 1.0
 IN_PEERS = {PrometheusSourceSettings}
@@ -72,7 +73,7 @@ class TestScrape(ExpositionContract):
         clock = SteppedClock()
         with ExpositionServer(lambda: exposition(clock.elapsed)) as server:
             settings = ScrapeSourceSettings(targets=[server.address], every_seconds=EVERY_SECONDS)
-            source = build("shop", settings, clock, EventMemory(clock.monotonic))
+            source = build("shop", settings, lent(clock))
             assert isinstance(source, ScrapeSource)
             world = ScrapeWorld(source, server, clock)
             await world.pass_scrapes(20)
@@ -139,7 +140,7 @@ class TestEvents(SourceContract):
     async def world(self) -> EventsWorld:
         clock = SteppedClock()
         events = EventMemory(clock.monotonic, slot_seconds=EVERY_SECONDS)
-        source = build("track", EventsSourceSettings(), clock, events)
+        source = build("track", EventsSourceSettings(), lent(clock, events))
         assert isinstance(source, EventsSource)
         world = EventsWorld(source, events, clock)
         await source.expect([ratio(world, "steady"), latency(world, "steady")])

@@ -29,6 +29,7 @@ from tests.support import manifests
 from tests.support.prometheus import ExpositionServer
 from tests.support.repository import ROOT, blocks
 from tests.support.server import RampartServer, wait_until
+from tests.support.sources import lent
 from tests.support.twenty import FLAGS, STAFF_EMAIL, twenty_at_half
 
 pytestmark = pytest.mark.timeout(300)
@@ -261,7 +262,7 @@ async def test_the_shipped_policy_reads_what_the_recipe_exports(service: Service
     clock = SteppedClock()
     with ExpositionServer(service.text) as target:
         settings = ScrapeSourceSettings(targets=[target.address], every_seconds=EVERY_SECONDS)
-        source = ScrapeSource("prod-prometheus", settings, clock)
+        source = ScrapeSource("prod-prometheus", settings, lent(clock))
         service.work(100)  # series that begin in the window count from their second sample on
         for _ in range(SCRAPES):
             await source.scrape()

@@ -24,6 +24,7 @@ from tests.support.engine import World
 from tests.support.practice import Practice
 from tests.support.prometheus import ExpositionServer
 from tests.support.rollouts import make_guardrails, make_plan, make_policy
+from tests.support.sources import lent
 
 STAGES = [{"name": "everyone", "exposure": "100%", "bake": "30m"}]
 ANY = {"requests": 1}
@@ -76,7 +77,7 @@ async def opened(practice: Practice, **spec: Any) -> AsyncIterator[Shop]:
     await practice.world.apply(make_plan(**WITHOUT_ALWAYS), make_policy(**short))
     with ExpositionServer(lambda: "") as server:
         settings = ScrapeSourceSettings(targets=[server.address], every_seconds=1.0)
-        source = ScrapeSource("prom", settings, practice.world.clock)
+        source = ScrapeSource("prom", settings, lent(practice.world.clock))
         practice.sources = {"prom": source}
         shop = Shop(practice.world, source, server)
         try:

@@ -17,6 +17,7 @@ from tests.support.many_flags import SystemClock
 from tests.support.practice import Practice
 from tests.support.prometheus import ExpositionServer, running_prometheus
 from tests.support.rollouts import make_plan, make_policy
+from tests.support.sources import lent
 
 NOTIFY = [{"to": "oncall"}]
 PLAN = make_plan(audience={"always": []}, notify=NOTIFY)
@@ -72,7 +73,7 @@ async def practice(tmp_path: Path) -> Practice:
 @asynccontextmanager
 async def asking(practice: Practice, url: str, policy: dict[str, Any] | None = None) -> AsyncIterator[Practice]:
     await practice.world.apply(PLAN, make_policy(**{**SHORT, **(policy or {})}))
-    source = PrometheusSource("prom", PrometheusSourceSettings(url=url, timeout_seconds=3.0), SystemClock())
+    source = PrometheusSource("prom", PrometheusSourceSettings(url=url, timeout_seconds=3.0), lent(SystemClock()))
     practice.sources = {"prom": source}
     yield practice
     await source.close()

@@ -19,9 +19,9 @@ from controller.sources.kinds import build
 from controller.sources.prometheus import PrometheusSource
 from controller.sources.sample_memory import SampleMemory
 from tests.contracts.sources_contract import EXPOSED, HOSTILE, ExpositionContract, exposition
-from tests.support.event_memory import EventMemory
 from tests.support.many_flags import Arm, StoppedClock, SystemClock, arms_of, counters_of
 from tests.support.prometheus import ExpositionServer, running_prometheus
+from tests.support.sources import lent
 
 WINDOW_SECONDS = 5.0
 
@@ -54,7 +54,7 @@ async def until_samples(url: str, selector: str, seconds: float, count: int) -> 
 
 @asynccontextmanager
 async def opened(url: str, clock: SystemClock) -> AsyncIterator[PrometheusSource]:
-    source = build("prod", PrometheusSourceSettings(url=url), clock, EventMemory(clock.monotonic))
+    source = build("prod", PrometheusSourceSettings(url=url), lent(clock))
     assert isinstance(source, PrometheusSource)
     yield source
     await source.close()

@@ -26,6 +26,7 @@ from tests.support.practice import Practice
 from tests.support.prometheus import free_port, running_prometheus
 from tests.support.repository import ROOT
 from tests.support.sdk_door import KEY, STAFF, make_flag, raised, running_door
+from tests.support.sources import lent
 from tests.support.twenty import FLAGS
 
 pytestmark = pytest.mark.timeout(240)
@@ -66,7 +67,7 @@ class Installation:
     def __init__(self, service: str, prometheus: str) -> None:
         self.service = service
         self.prometheus = prometheus
-        self.source = PrometheusSource("prod", PrometheusSourceSettings(url=prometheus), SystemClock())
+        self.source = PrometheusSource("prod", PrometheusSourceSettings(url=prometheus), lent(SystemClock()))
 
     async def ask(self, query: str) -> float:
         async with (

@@ -10,6 +10,8 @@ from controller.domain.tally import CHANGING, Cell, Delivery, Tally, Watch, buck
 from controller.settings import EventsSourceSettings
 from controller.sources.events import EventsSource
 from tests.support.event_memory import EventMemory
+from tests.support.many_flags import SystemClock
+from tests.support.sources import lent
 
 ERROR = Cell("production", "checkout", "error", "on", "share", 10_000)
 LATENCY = ERROR._replace(event="latency")
@@ -22,7 +24,7 @@ class World:
     def __init__(self) -> None:
         self.elapsed = 1000.0
         self.events = EventMemory(lambda: self.elapsed, slot_seconds=1)
-        self.source = EventsSource("track", EventsSourceSettings(), self.events)
+        self.source = EventsSource("track", EventsSourceSettings(), lent(SystemClock(), self.events))
 
     async def tell(
         self, cell: Cell, count: int = 1, *, contexts: Sequence[int] = (), values: Sequence[float] = ()

@@ -12,6 +12,7 @@ from controller.sources.prometheus import PrometheusSource
 from controller.sources.scrape import ScrapeSource
 from tests.sources.test_prometheus_faults import NOW, FixedClock, Impostor, answer, api_error, impostor
 from tests.support.prometheus import ExpositionServer
+from tests.support.sources import lent
 
 RATIO = RatioQuestion(bad='hits{flag="a",code=~"5.."}', total='hits{flag="a"}', window_seconds=60)
 QUANTILE = QuantileQuestion(histogram='seconds_bucket{flag="a"}', quantile=0.9, window_seconds=60)
@@ -28,7 +29,7 @@ seconds_bucket{flag="a",le="+Inf"} 4
 async def test_a_scraped_source_shows_the_series_of_the_total_and_its_interval() -> None:
     with ExpositionServer(lambda: TEXT) as server:
         settings = ScrapeSourceSettings(targets=[server.address], every_seconds=7.0)
-        source = ScrapeSource("shop", settings, FixedClock())
+        source = ScrapeSource("shop", settings, lent(FixedClock()))
         assert (await source.examine([RATIO])).found[RATIO].series == ()
         await source.scrape()
         found = (await source.examine([RATIO, QUANTILE, RAW])).found
@@ -43,7 +44,7 @@ async def test_a_scraped_source_shows_the_series_of_the_total_and_its_interval()
 
 
 async def examine(server: Impostor, *questions: Question) -> Examined:
-    source = PrometheusSource("prod", PrometheusSourceSettings(url=server.url), FixedClock())
+    source = PrometheusSource("prod", PrometheusSourceSettings(url=server.url), lent(FixedClock()))
     try:
         return await source.examine(questions)
     finally:
@@ -98,7 +99,7 @@ async def test_the_clock_of_prometheus_is_read_from_its_answers(seconds: float) 
 
 
 async def test_a_prometheus_that_does_not_answer_has_no_clock() -> None:
-    source = PrometheusSource("prod", PrometheusSourceSettings(url="http://127.0.0.1:9"), FixedClock())
+    source = PrometheusSource("prod", PrometheusSourceSettings(url="http://127.0.0.1:9"), lent(FixedClock()))
     examined = await source.examine([RATIO])
     await source.close()
     assert examined.clock_ahead_seconds is None

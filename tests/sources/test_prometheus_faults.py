@@ -20,6 +20,7 @@ from controller.errors import SettingsError
 from controller.settings import PrometheusSourceSettings
 from controller.sources.prometheus import PrometheusSource
 from tests.support.prometheus import free_port
+from tests.support.sources import lent
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)
 ASKED = QueryQuestion(query="the_one")
@@ -94,7 +95,7 @@ async def server() -> AsyncIterator[Impostor]:
 
 
 async def measure(url: str, *questions: Question, **settings: Any) -> list[Reading]:
-    source = PrometheusSource("prod", PrometheusSourceSettings(url=url, **settings), FixedClock())
+    source = PrometheusSource("prod", PrometheusSourceSettings(url=url, **settings), lent(FixedClock()))
     try:
         readings = await source.measure(questions)
     finally:
@@ -265,7 +266,7 @@ async def test_with_our_clock_behind_old_samples_do_not_look_fresh(server: Impos
 
 def test_an_address_that_is_none_is_refused_at_the_start() -> None:
     with pytest.raises(SettingsError, match=r"sources\.prod\.url"):
-        PrometheusSource("prod", PrometheusSourceSettings(url="prometheus:9090"), FixedClock())
+        PrometheusSource("prod", PrometheusSourceSettings(url="prometheus:9090"), lent(FixedClock()))
 
 
 async def test_login_headers_are_sent_and_files_are_read_again(server: Impostor, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ async def test_login_headers_are_sent_and_files_are_read_again(server: Impostor,
     settings = PrometheusSourceSettings(
         url=server.url, headers={"X-Scope-OrgID": "shop"}, bearer_token_file=str(secret)
     )
-    source = PrometheusSource("prod", settings, FixedClock())
+    source = PrometheusSource("prod", settings, lent(FixedClock()))
     await source.measure([ASKED])
     secret.write_text("second-secret\n")
     await source.measure([ASKED])

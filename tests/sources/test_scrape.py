@@ -17,6 +17,7 @@ from controller.errors import SettingsError
 from controller.settings import ScrapeSourceSettings
 from controller.sources.scrape import ScrapeSource
 from tests.support.prometheus import ExpositionServer, free_port
+from tests.support.sources import lent
 
 WINDOW_SECONDS = 10.0
 
@@ -27,7 +28,7 @@ class World:
     def __init__(self, targets: list[str], **settings: Any) -> None:
         self.elapsed = 0.0
         self.source = ScrapeSource(
-            "shop", ScrapeSourceSettings(targets=targets, every_seconds=1.0, **settings), self
+            "shop", ScrapeSourceSettings(targets=targets, every_seconds=1.0, **settings), lent(self)
         )
 
     def now(self) -> datetime:
@@ -160,7 +161,7 @@ async def test_a_slow_target_does_not_delay_the_others() -> None:
         source = ScrapeSource(
             "shop",
             ScrapeSourceSettings(targets=[slow.address, quick.address], every_seconds=0.1, timeout_seconds=1.0),
-            Ticking(),
+            lent(Ticking()),
         )
         source.start()
 
@@ -185,7 +186,9 @@ async def test_beats_are_multiples_of_the_period_whatever_a_scrape_takes() -> No
 
     with ExpositionServer(beat) as server:
         server.delay_seconds = 0.07
-        source = ScrapeSource("shop", ScrapeSourceSettings(targets=[server.address], every_seconds=0.2), Ticking())
+        source = ScrapeSource(
+            "shop", ScrapeSourceSettings(targets=[server.address], every_seconds=0.2), lent(Ticking())
+        )
         source.start()
         await until(nine_beats)
         await source.close()

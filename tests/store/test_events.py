@@ -13,6 +13,8 @@ from controller.settings import EventsSourceSettings
 from controller.sources.events import EventsSource
 from controller.store.events import PostgresEvents
 from controller.store.postgres import PostgresStore
+from tests.support.many_flags import SystemClock
+from tests.support.sources import lent
 from tests.support.tracking import WATCHES, deliver, event_door, record
 
 ON = Cell("production", "checkout", "error", "on", "share", 10_000)
@@ -184,7 +186,7 @@ async def test_the_events_of_a_real_sdk_are_counted_exactly_and_none_twice(
         NO_BUCKET,
     )
     assert Counter({(row["event"], row["variation"]): row["count"] for row in rows}) == truth.events
-    source = EventsSource("track", EventsSourceSettings(), replicas[1])
+    source = EventsSource("track", EventsSourceSettings(), lent(SystemClock(), replicas[1]))
     for variation in ("on", "off"):
         labels = f'flag="checkout-v2",variation="{variation}"'
         question = RatioQuestion(
