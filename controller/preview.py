@@ -120,11 +120,11 @@ class Preview:
     # — flags —
 
     async def of_flags(
-        self, plans: Sequence[RolloutPlan], situation: Situation, *, coming: Collection[tuple[str, str]]
+        self, plans: Sequence[RolloutPlan], situation: Situation, *, coming: Collection[FlagRef]
     ) -> list[FlagOutlook]:
-        """Beside each plan what its provider shows. `coming` are (environment, key) that are not there before."""
+        """Beside each plan what its provider shows. `coming` are those that are not there before."""
         flags = [plan.spec.flag for plan in plans]
-        shown = await self._observe([flag for flag in flags if (flag.environment, flag.key) not in coming])
+        shown = await self._observe([flag for flag in flags if flag not in coming])
         return [await self._flag(plan, shown.get(plan.spec.flag), situation) for plan in plans]
 
     async def _flag(self, plan: RolloutPlan, shown: Observation | None, situation: Situation) -> FlagOutlook:

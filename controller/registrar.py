@@ -5,7 +5,7 @@ It starts nothing. Runs that are under way stay with the revisions they were sta
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -131,7 +131,12 @@ class Registrar:
         )
 
     async def _flags(self, edits: Sequence[Edit], stored: Stored) -> list[FlagOutlook]:
-        new = {(flag.spec.environment, flag.spec.key) for flag in _of(Flag, edits)} - stored.flags.keys()
+        new = {
+            ref
+            for flag in _of(Flag, edits)
+            if (flag.spec.environment, flag.spec.key) not in stored.flags
+            for ref in self._refs(flag.spec)
+        }
         return await self._preview.of_flags(_of(RolloutPlan, edits), stored.situation, coming=new)
 
     async def _save(self, changed: Sequence[Edit], stored: Stored, actor: Actor, note: str) -> dict[str, int]:
@@ -186,21 +191,28 @@ class Registrar:
 
     async def _object(self, changed: Sequence[Edit], stored: Stored) -> None:
         """All that stands against it at once: a second try should not find a second reason."""
-        flags = {(doc.spec.environment, doc.spec.key): doc for doc in _of(Flag, changed)}
-        blocks = [block for flag in flags.values() for block in _flag_objections(flag, stored)]
+        changed_flags = _of(Flag, changed)
+        blocks = [
+            block for flag in changed_flags for block in _flag_objections(flag, self._refs(flag.spec), stored)
+        ]
+        together = {ref: flag.spec for flag in changed_flags for ref in self._refs(flag.spec)}
         for plan in _of(RolloutPlan, changed):
-            blocks += [f"{plan.metadata.name}: {why}" for why in await self._plan_objections(plan, flags)]
+            blocks += [f"{plan.metadata.name}: {why}" for why in await self._plan_objections(plan, together)]
         if blocks:
             raise Refused("this cannot be applied as it is", blocks=blocks)
 
-    async def _plan_objections(self, plan: RolloutPlan, flags: Mapping[tuple[str, str], Flag]) -> Sequence[str]:
+    async def _plan_objections(self, plan: RolloutPlan, together: Mapping[FlagRef, FlagSpec]) -> Sequence[str]:
         ref = plan.spec.flag
         provider = self._providers.get(ref.provider)
         if provider is None:
             return [f'the settings know no provider "{ref.provider}"']
-        together = flags.get((ref.environment, ref.key))
         # The provider cannot know a flag that is only just being applied beside the plan.
-        return _misfits(plan, together.spec) if together else await provider.objections(plan)
+        return _misfits(plan, together[ref]) if ref in together else await provider.objections(plan)
+
+    def _refs(self, flag: FlagSpec) -> set[FlagRef]:
+        """The flag under each name of the built-in provider. The same key elsewhere is another flag."""
+        names = self._settings.built_in_providers
+        return {FlagRef(provider=name, environment=flag.environment, key=flag.key) for name in names}
 
     def _applied_as(self, document: Document, stored: Stored) -> Applied:
         return self._config(document, stored) if isinstance(document, Flag) else document
@@ -316,15 +328,14 @@ def _misfits(plan: RolloutPlan, flag: FlagSpec) -> list[str]:
     ]
 
 
-def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
+def _flag_objections(flag: Flag, refs: Collection[FlagRef], stored: Stored) -> list[str]:
     spec = flag.spec
     known = stored.flags.get((spec.environment, spec.key))
     objections = [
         f"{spec.key}: the {one.kind} {one.name} cannot be read from the database ({one.why}), so whom a change "
         "would hit is unknown; mend that first"
         for one in stored.unreadable
-        if (one.kind == "flag" and one.name == f"{spec.environment}/{spec.key}")
-        or (one.flag and (one.flag.environment, one.flag.key) == (spec.environment, spec.key))
+        if (one.kind == "flag" and one.name == f"{spec.environment}/{spec.key}") or one.flag in refs
     ]
     if known is None:
         return objections
@@ -337,9 +348,9 @@ def _flag_objections(flag: Flag, stored: Stored) -> list[str]:
             "already assigned to them; add new ones at the end, or make a new flag"
         )
     for run, _ in stored.situation.runs:
-        if (run.flag.environment, run.flag.key) == (spec.environment, spec.key):
+        if run.flag in refs:
             objections.append(f"{spec.key}: {run.id} is using its variations; end that run first")
-    if any((ref.environment, ref.key) == (spec.environment, spec.key) for ref in stored.situation.kills):
+    if any(ref in refs for ref in stored.situation.kills):
         objections.append(f"{spec.key}: a kill holds the flag down; reset it first")
     return objections
 

@@ -159,6 +159,11 @@ class Settings(Section, frozen=True):
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser().resolve()
 
+    @property
+    def built_in_providers(self) -> list[str]:
+        """The names under which Rampart's own flags are known. Flags of every other provider are elsewhere."""
+        return [name for name, one in self.providers.items() if isinstance(one, BuiltinProviderSettings)]
+
 
 def search_path(environ: Mapping[str, str]) -> list[Path]:
     config_home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")) / ".config")

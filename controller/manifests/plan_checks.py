@@ -65,7 +65,8 @@ def check_serve(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
 
 def check_flag(manifest: Manifest, spec: PlanSpec, context: Context) -> Problems:
     flag = context.flags.get((spec.flag.environment, spec.flag.key))
-    if flag is None:
+    known = context.surroundings.providers if context.surroundings else {}
+    if flag is None or known.get(spec.flag.provider, "builtin") != "builtin":
         return
     for key, variation in (("rollout", spec.serve.rollout), ("fallback", spec.serve.fallback)):
         if variation not in flag.spec.variations:

@@ -6,16 +6,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.delivery.entrance import KINDS
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import Kill, Scope
+from controller.domain.flag import FlagState
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.rollout import Run
 from controller.domain.sdkflag import opens
 from controller.errors import Forbidden, Refused, StoreUnavailable
 from controller.registrar import InvalidManifests, Registrar
+from controller.settings import Section
 from controller.store.memory import MemoryStore
 from tests.api.fake_engine import FakeClock, observing
 from tests.api.manifests import FLAG, PLAN, POLICY, SETTINGS, files
@@ -36,6 +39,10 @@ class PickyProvider(ModelProvider):
 
     async def objections(self, plan: RolloutPlan) -> Sequence[str]:
         return self.against
+
+
+class Elsewhere(Section, frozen=True, tag_field="kind", tag="elsewhere"):
+    """Settings of a provider whose flags are not Rampart's."""
 
 
 class World:
@@ -70,9 +77,9 @@ class World:
             subject="test", environment="production", reason=action,
         )  # fmt: skip
 
-    async def run(self) -> Run:
+    async def run(self, flag: FlagRef = REF) -> Run:
         run = Run(
-            id="checkout", plan="checkout", number=0, plan_revision=1, policy_revisions={"web": 1}, flag=REF,
+            id="checkout", plan="checkout", number=0, plan_revision=1, policy_revisions={"web": 1}, flag=flag,
             author="dana", started_by="dana", created_at=self.clock.now(),
         )  # fmt: skip
         return await self.store.create_run(run, self.entry("authorise"))
@@ -178,6 +185,35 @@ async def test_a_flag_that_serves_something_else_when_off_is_refused_with_its_pl
     with pytest.raises(Refused) as caught:
         await world.apply(PLAN, POLICY, FLAG + '  off: "on"\n')
     assert "the fallback of the plan" in caught.value.blocks[0]
+
+
+async def test_a_built_in_flag_beside_a_plan_for_the_same_key_elsewhere_answers_for_nothing(world: World) -> None:
+    """Its variations are other ones, and only the provider there knows whether its own flag fits."""
+    elsewhere = PickyProvider()
+    elsewhere.against = ["no flag checkout in project shop"]
+    settings = replace(SETTINGS, providers={**SETTINGS.providers, "there": Elsewhere()})
+    providers = {"main": world.provider, "there": elsewhere}
+    registrar = Registrar(world.store, providers, settings, world.clock, observing(providers))
+    there = PLAN.replace("provider: main", "provider: there").replace('"on", fallback', '"new", fallback')
+    with pytest.raises(Refused) as refused:
+        await registrar.apply(files(POLICY, there, FLAG), DANA, dry_run=False)
+    assert refused.value.blocks == ("checkout: no flag checkout in project shop",)
+
+    elsewhere.against = []
+    await registrar.apply(files(POLICY, there, FLAG), DANA, dry_run=False)
+    elsewhere.flags[replace(REF, provider="there")] = FlagState(enabled=True, exposure=1_000)
+    again = await registrar.apply(files(there, FLAG), DANA, dry_run=True, look=True)
+    assert [one.unread for one in again.flags] == [""]
+
+
+async def test_a_run_and_a_kill_elsewhere_leave_a_built_in_flag_of_that_key_free_to_change(world: World) -> None:
+    await world.apply(POLICY, PLAN, FLAG)
+    run = await world.run(replace(REF, provider="there"))
+    kill = Kill(id="kill-1", flag=run.flag, accepted_at=world.clock.now(), actor="dana", reason="INC-1")
+    await world.store.record_kill(kill, world.entry("kill"))
+    await world.apply(FLAG + "  clientSide: true\n")
+    (config,) = await world.store.flag_configs()
+    assert opens("client", config.data)
 
 
 async def test_runs_under_way_stay_where_they_are_and_are_named(world: World) -> None:
