@@ -75,7 +75,8 @@ class BuiltinWorld:
     @asynccontextmanager
     async def another(self) -> AsyncIterator[FlagProvider]:
         board = make_board()
-        board.load(await self._store.flag_configs(), [])
+        if self._faulty.fault is not Fault.DOWN:
+            board.load(await self._store.flag_configs(), [])
         yield build("main", BuiltinProviderSettings(), make_host(self._faulty, board, replica="r2"))
 
     async def edit(self, edit: Edit) -> None:
@@ -92,6 +93,7 @@ class BuiltinWorld:
             yield
         finally:
             self._faulty.fault = None
+            await self._refresh()
 
     @asynccontextmanager
     async def held_write(self) -> AsyncIterator[HeldWrite]:

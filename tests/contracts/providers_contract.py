@@ -1,63 +1,34 @@
 """What every flag provider promises. Subclass, give it a `world`, and it runs on the new one."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
 
 import pytest
 from msgspec.structs import replace
 
-from controller.domain.flag import FlagKill, FlagState, Observation, SetShare, TurnOn, Unknown
-from controller.domain.plan import AttributeMatch, AudienceRule
+from controller.domain.flag import FlagState, Unknown
+from controller.domain.plan import AttributeMatch
 from controller.errors import RampartError
-from tests.contracts.provider_world import FLAG, SERVE, Beyond, ProviderWorld
+from tests.contracts.provider_cases import (
+    BETA,
+    KILL,
+    STAFF,
+    STATES,
+    TURN_ON,
+    bring_to,
+    canary,
+    exposes_nobody,
+    is_canary,
+    off,
+    seen,
+    share,
+)
+from tests.contracts.provider_edits import Edits
+from tests.contracts.provider_failures import Failures
+from tests.contracts.provider_world import FLAG, SERVE, ProviderWorld
 from tests.support.rollouts import make_plan
 
-STAFF = AudienceRule(name="staff", match={"email": AttributeMatch(ends_with="@acme.example")})
-BETA = AudienceRule(name="beta", match={"plan": AttributeMatch(in_=["beta"])})
-STATES = ["fresh", "weighted", "canary", "everyone", "stepped_back"]
 
-
-def share(exposure: int, *audience: AudienceRule) -> SetShare:
-    return SetShare(
-        flag=FLAG, serve=SERVE, exposure=exposure, audience=audience, bucket_by="user", comment="contract"
-    )
-
-
-TURN_ON = TurnOn(flag=FLAG, comment="contract")
-KILL = FlagKill(flag=FLAG, kill_id="kill-1", serve=SERVE, comment="contract")
-
-
-async def seen(world: ProviderWorld, wanted: Callable[[FlagState], bool] = lambda _: True) -> FlagState:
-    """What the provider shows, as soon as it is as wanted, and at the latest when it says it has settled."""
-    async with asyncio.timeout(world.provider.limits.settle_seconds):
-        while True:
-            state = (await world.provider.observe([FLAG]))[FLAG]
-            if isinstance(state, FlagState) and wanted(state):
-                return state
-            await asyncio.sleep(0.01)
-
-
-async def bring_to(world: ProviderWorld, state: str) -> None:
-    apply = world.provider.apply
-    if state == "fresh":
-        return
-    await apply(share(1_000, STAFF))
-    if state == "weighted":
-        return
-    await apply(TURN_ON)
-    if state == "everyone":
-        await apply(share(100_000, STAFF, BETA))
-    elif state == "stepped_back":
-        await apply(share(0))
-
-
-class ProviderContract:
-    """`kind`: the settings of the kind under test. `cannot`: what its back end has not got, and why."""
-
-    kind: ClassVar[type[Any]]
-    cannot: ClassVar[Mapping[Beyond, str]] = {}
-
+class ProviderContract(Failures, Edits):
     async def test_what_was_applied_is_observed(self, world: ProviderWorld) -> None:
         await world.provider.apply(share(1_000, STAFF, BETA))
         state = await seen(world, lambda one: one.exposure == 1_000)
@@ -172,6 +143,73 @@ class ProviderContract:
             assert objections
             assert word in " ".join(objections)
 
+    async def test_audience_rules_come_and_go_and_are_never_there_twice(self, world: ProviderWorld) -> None:
+        await bring_to(world, "canary")
+        moved = replace(STAFF, match={"email": AttributeMatch(ends_with="@acme.test")})
+        for audience in ((STAFF, BETA), (BETA,), (moved,), (STAFF,), ()):
+            for _ in range(2):
+                await world.provider.apply(share(1_000, *audience))
+            names = sorted(rule.name for rule in audience)
+            state = await seen(world, lambda one: sorted(one.audience) == names)  # noqa: B023
+            assert (state.enabled, state.exposure, state.foreign) == (True, 1_000, ())
 
-def off(state: Observation) -> bool:
-    return isinstance(state, FlagState) and not state.enabled and state.exposure == 0 and not state.audience
+    async def test_an_audience_rule_that_changed_is_written_anew(self, world: ProviderWorld) -> None:
+        await canary(world)
+        before = await world.everything()
+        moved = replace(STAFF, match={"email": AttributeMatch(ends_with="@acme.test")})
+        await world.provider.apply(share(1_000, moved))
+        await seen(world, is_canary)
+        assert await world.everything() != before
+
+    async def test_who_is_in_a_share_is_decided_the_same_way_at_every_step(self, world: ProviderWorld) -> None:
+        bucketing = (await canary(world)).bucketing
+        assert bucketing
+        for exposure in (50_000, 100_000, 10_000, 0):
+            await world.provider.apply(share(exposure, STAFF))
+            state = await seen(world, lambda one: one.exposure == exposure)  # noqa: B023
+            assert state.bucketing == bucketing
+
+    async def test_of_two_shares_at_the_same_time_one_is_there(self, world: ProviderWorld) -> None:
+        await bring_to(world, "canary")
+        steps = (share(10_000, STAFF), share(50_000, BETA))
+        await asyncio.gather(*(world.provider.apply(one) for one in steps), return_exceptions=True)
+        state = await seen(world, lambda one: one.exposure != 1_000)
+        assert (state.exposure, state.audience) in ((10_000, ("staff",)), (50_000, ("beta",)))
+
+    async def test_looking_writes_nothing(self, world: ProviderWorld) -> None:
+        await canary(world)
+        before = await world.everything()
+        for _ in range(3):
+            await world.provider.observe([FLAG, replace(FLAG, key="nobody-made-this")])
+            await world.provider.objections(make_plan())
+            await world.provider.objections(make_plan(mode="observe"))
+        assert await world.everything() == before
+
+    async def test_a_provider_that_just_started_shows_what_another_wrote(self, world: ProviderWorld) -> None:
+        before = await canary(world)
+        async with world.another() as newcomer:
+            state = await seen(world, is_canary, by=newcomer, seconds=world.patience)
+            assert (state.bucketing, state.foreign) == (before.bucketing, ())
+
+    async def test_a_provider_that_just_started_can_kill(self, world: ProviderWorld) -> None:
+        """It has read nothing yet: neither ids nor what to lower."""
+        await bring_to(world, "everyone")
+        async with world.another() as newcomer:
+            assert await newcomer.kill(KILL)
+            assert off(await seen(world, off, by=newcomer, seconds=world.patience))
+
+    async def test_a_kill_needs_no_plan(self, world: ProviderWorld) -> None:
+        await bring_to(world, "everyone")
+        assert await world.provider.kill(replace(KILL, serve=None))
+        assert off(await seen(world, off))
+
+    @pytest.mark.parametrize("state", STATES)
+    async def test_a_kill_that_may_leave_the_flag_on_leaves_nobody_exposed(
+        self, world: ProviderWorld, state: str
+    ) -> None:
+        await bring_to(world, state)
+        gentle = replace(KILL, serve=replace(SERVE, kill="fallthrough"))
+        for _ in range(2):
+            assert await world.provider.kill(gentle)
+            killed = await seen(world, lambda one: one.exposure == 0 and not one.audience)
+            assert exposes_nobody(killed)
