@@ -25,7 +25,7 @@ from controller.ports import Channel, Clock, FlagProvider, MetricSource, Peers, 
 from controller.presence import Presence
 from controller.reconciler import Reconciler
 from controller.scheduler import Pace, Scheduler
-from controller.settings import BuiltinProviderSettings, Settings
+from controller.settings import Settings
 from controller.snapshot import FlagBoard
 from controller.telemetry import Metrics
 
@@ -118,7 +118,7 @@ class Engine:
         configs = await self.store.flag_configs()
         known = [KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans]
         self.killbook.learn(known, self.flags_of(configs))
-        kills = [held.kill for held in self.killbook.in_force()]
+        kills = [held.record for held in self.killbook.in_force()]
         for forgotten in self.board.load(configs, kills, asked_at=asked_at):
             await self._restore(forgotten)
         await self.board.versions.secure()
@@ -139,9 +139,7 @@ class Engine:
 
     def flags_of(self, configs: Sequence[FlagConfig]) -> list[FlagRef]:
         """Every built-in flag, under each name by which the settings know the built-in provider."""
-        builtin = [
-            name for name, one in self._settings.providers.items() if isinstance(one, BuiltinProviderSettings)
-        ]
+        builtin = self._settings.built_in_providers
         return [FlagRef(provider=name, environment=c.environment, key=c.key) for name in builtin for c in configs]
 
     async def announce(self) -> None:

@@ -78,6 +78,12 @@ class Audience:
         for config in (before, after):
             kinds.update(kind for kind in KINDS if config is not None and opens(kind, config.data))
 
+    def segments_changed(self, environment: str) -> None:
+        listeners = list(self._listeners[environment])
+        if listeners:
+            news = dict.fromkeys(KINDS, News(frozenset(), everything=True))
+            asyncio.get_running_loop().call_soon(self._tell_some, listeners, news)
+
     def closed(self) -> None:
         self._closed = True
         for listeners in self._listeners.values():

@@ -50,12 +50,16 @@ class Evaluations:
         if environment in self._evaluators:
             self._evaluators[environment].forget(key)
 
+    def segments_changed(self, environment: str) -> None:
+        self._evaluators.pop(environment, None)
+
     def closed(self) -> None:
         """There is nothing to end."""
 
     def _evaluator(self, environment: str) -> Evaluator:
         present = self._evaluators.get(environment)
         if present is None:
-            present = Evaluator(self._board.data(environment), patterns=read_pattern)
+            flags, segments = self._board.data(environment), self._board.segments(environment)
+            present = Evaluator(flags, segments, patterns=read_pattern)
             self._evaluators[environment] = present
         return present

@@ -105,6 +105,9 @@ class FlagHistory:
         if before is not None:
             self._changes[environment].appendleft(Change(key, before))
 
+    def segments_changed(self, environment: str) -> None:
+        """Our own flags refer to none, and events about others' are not counted."""
+
     def closed(self) -> None:
         pass
 

@@ -96,8 +96,11 @@ def turned_on(config: FlagConfig, version: int) -> FlagConfig:
     return _changed(config, version, on=True)
 
 
-def killed(config: FlagConfig, version: int) -> FlagConfig:
-    """Off; and should anybody turn it on, the default rule and our rules still expose nobody."""
+def killed(config: FlagConfig, version: int, *, leave_on: bool = False) -> FlagConfig:
+    """Off; and should anybody turn it on, the default rule and our rules still expose nobody.
+
+    With `leave_on` it stays on if it is, so that rules and targets of other people go on.
+    """
     off: int = config.data["offVariation"]
     default: Data = {"variation": off}
     rollout = config.data["fallthrough"].get("rollout")
@@ -106,7 +109,8 @@ def killed(config: FlagConfig, version: int) -> FlagConfig:
         weights = [{"variation": off, "weight": FULL_EXPOSURE}]
         weights += [{"variation": one, "weight": 0} for one in sorted(listed)]
         default = {"rollout": {**rollout, "variations": weights}}
-    return _changed(config, version, on=False, fallthrough=default, rules=_foreign_rules(config))
+    still_on = leave_on and config.data["on"]
+    return _changed(config, version, on=still_on, fallthrough=default, rules=_foreign_rules(config))
 
 
 def same_but_version(one: FlagConfig, other: FlagConfig) -> bool:
@@ -132,6 +136,7 @@ def state_of(config: FlagConfig) -> FlagState:
         foreign=tuple(_foreign(data)),
         off_serves=list(config.variations)[off],
         version=config.version,
+        bucketing=_bucketing(data),
     )
 
 
@@ -212,12 +217,27 @@ def _default_weight(data: Data, variation: int) -> int:
     return sum(one["weight"] for one in default["rollout"]["variations"] if one["variation"] == variation)
 
 
+def _bucketing(data: Data) -> str:
+    """Empty while the default rule divides nobody."""
+    rollout = data["fallthrough"].get("rollout")
+    if rollout is None:
+        return ""
+    order = ", ".join(str(one["variation"]) for one in rollout["variations"])
+    attribute = f"{rollout.get('contextKind', CONTEXT_KIND)}.{rollout.get('bucketBy', 'key')}"
+    divided = f"seed {rollout['seed']}" if rollout.get("seed") is not None else f"salt {data['salt']}"
+    return f"{attribute} by {divided} in the order {order}"
+
+
 def _foreign(data: Data) -> list[str]:
     found = [f"rule {rule.get('id') or 'without an id'}" for rule in data["rules"] if not _is_ours(rule)]
     targets = [*data.get("targets", []), *data.get("contextTargets", [])]
-    found += [f"individual targets of variation {one['variation']}" for one in targets if one["values"]]
+    found += [f"{_counted(one['values'])} of variation {one['variation']}" for one in targets if one["values"]]
     found += [f"prerequisite {one['key']}" for one in data.get("prerequisites", [])]
     return found + _third_variations(data)
+
+
+def _counted(values: Sequence[Any]) -> str:
+    return "1 individual target" if len(values) == 1 else f"{len(values)} individual targets"
 
 
 def _third_variations(data: Data) -> list[str]:

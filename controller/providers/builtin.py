@@ -76,7 +76,10 @@ class BuiltinProvider:
         """
         config = await self._stored(kill.flag)
         if config is not None:
-            await self._save(kill.flag, killed(config, self._version_above(config, kill.flag)))
+            leave_on = kill.serve is not None and kill.serve.kill == "fallthrough"
+            await self._save(
+                kill.flag, killed(config, self._version_above(config, kill.flag), leave_on=leave_on)
+            )
 
     async def forget_kill(self, kill: FlagKill) -> None:
         """Reads what was settled first: what this replica knew of the flag may be older than the kill."""
@@ -111,7 +114,7 @@ class BuiltinProvider:
 
     async def kill(self, kill: FlagKill) -> Sequence[str]:
         """On the board only: no store, no disk, no waiting. While the flag is not on it nobody is reached."""
-        self._board.hold_down(kill.flag, kill.kill_id)
+        self._board.hold_down(kill.flag, kill.kill_id, kill.serve)
         return [self._replica] if self._board.shown(kill.flag) is not None else []
 
     def start(self) -> None:

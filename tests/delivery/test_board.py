@@ -13,7 +13,7 @@ from controller.domain.catalogue import FlagConfig
 from controller.domain.flag import FlagState
 from controller.domain.sdkflag import state_of, with_version
 from controller.snapshot import QUEUED_FRAMES, FlagBoard, Subscription, VersionClock
-from tests.support.sdk_door import FLAG, STAFF, SteppedClock, make_board, make_flag, make_kill, raised
+from tests.support.sdk_door import FLAG, STAFF, SteppedClock, make_board, make_flag, make_record, raised
 
 
 def seen(board: FlagBoard) -> FlagState:
@@ -55,7 +55,7 @@ def test_a_raise_never_shows_through_a_kill() -> None:
 
 def test_a_kill_that_is_known_before_the_flag_holds_it_from_its_first_frame() -> None:
     board = make_board()
-    board.load([], [make_kill()])
+    board.load([], [make_record()])
     subscription = board.subscribe("production")
     board.put(raised(make_flag(), 50_000))
     (_, empty), (event, patch) = drain(subscription)
@@ -84,7 +84,7 @@ def test_a_kill_that_is_repeated_is_sent_once() -> None:
 
 def test_of_two_kills_the_flag_stays_down_until_both_are_lifted() -> None:
     board = make_board()
-    board.load([raised(make_flag(), 10_000)], [make_kill("a"), make_kill("b")])
+    board.load([raised(make_flag(), 10_000)], [make_record("a"), make_record("b")])
     board.lift(FLAG, "a")
     assert not seen(board).enabled
     assert board.holds(FLAG) == ["b"]
@@ -299,6 +299,6 @@ def test_a_frame_is_encoded_once_and_shared() -> None:
 def test_the_board_hands_out_what_is_stored_below_a_kill(exposure: int) -> None:
     board = make_board()
     config: FlagConfig = raised(make_flag(), exposure)
-    board.load([config], [make_kill()])
+    board.load([config], [make_record()])
     assert board.stored(FLAG) == config
     assert board.configs() == [config]

@@ -16,7 +16,7 @@ from controller.snapshot import FlagBoard
 from controller.store.memory import MemoryStore
 from tests.support.providers import make_host
 from tests.support.rollouts import make_plan
-from tests.support.sdk_door import FLAG, SERVE, STAFF, SteppedClock, make_board, make_flag, make_kill, raised
+from tests.support.sdk_door import FLAG, SERVE, STAFF, SteppedClock, make_board, make_flag, make_record, raised
 
 KILL = FlagKill(flag=FLAG, kill_id="kill-1", serve=SERVE, comment="INC-1")
 
@@ -238,6 +238,6 @@ async def test_a_change_the_flag_cannot_take_is_refused_by_name(world: World) ->
 
 
 async def test_a_kill_that_was_loaded_with_the_flags_is_in_force(world: World) -> None:
-    world.board.load([], [make_kill()])
+    world.board.load([], [make_record()])
     assert not (await world.state()).enabled
     assert world.provider.limits.settle_seconds == 3

@@ -20,7 +20,7 @@ from controller.delivery.connections import Connection
 from controller.delivery.event_book import EventBook
 from controller.delivery.streaming import Streams
 from controller.delivery.turns import Turns
-from controller.domain.catalogue import FlagConfig, Kill, SdkKey, SdkKeyKind
+from controller.domain.catalogue import FlagConfig, Kill, KillRecord, SdkKey, SdkKeyKind
 from controller.domain.flag import FlagSpec, SetShare
 from controller.domain.plan import AttributeMatch, AudienceRule, FlagRef, Serve
 from controller.domain.sdkflag import new_flag, turned_on, with_share
@@ -81,6 +81,10 @@ def make_kill(kill_id: str = "kill-1", flag: FlagRef = FLAG) -> Kill:
     return Kill(id=kill_id, flag=flag, accepted_at=NOW, actor="dana", reason="INC-1")
 
 
+def make_record(kill_id: str = "kill-1", flag: FlagRef = FLAG, serve: Serve | None = None) -> KillRecord:
+    return KillRecord(kill=make_kill(kill_id, flag), serve=serve)
+
+
 def make_key(secret: str = KEY, environment: str = "production", *, kind: SdkKeyKind = "server") -> SdkKey:
     return SdkKey(
         name=f"{environment}-{kind}",
@@ -129,7 +133,7 @@ class Door:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def open_up(self, *configs: FlagConfig, kills: tuple[Kill, ...] = ()) -> None:
+    def open_up(self, *configs: FlagConfig, kills: tuple[KillRecord, ...] = ()) -> None:
         self.keys.load(
             [
                 make_key(),
