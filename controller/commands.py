@@ -18,7 +18,7 @@ from controller.domain.assess import assess_and_decide
 from controller.domain.audit import AuditEntry
 from controller.domain.binding import Guardrail, bind_all
 from controller.domain.catalogue import PlanRevision, PolicyRevision
-from controller.domain.consequences import basis
+from controller.domain.consequences import basis, carried
 from controller.domain.decide import Decision, stage_holding, step_back
 from controller.domain.explain import explanation, plan_summary, run_status, unreadable_summary
 from controller.domain.flag import Observation, Unknown
@@ -26,7 +26,7 @@ from controller.domain.pins import pins
 from controller.domain.plan import RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.quantities import exposure_text
-from controller.domain.rollout import Action, Observations, Run, Seen, next_phase
+from controller.domain.rollout import Accepted, Action, Observations, Run, Seen, next_phase
 from controller.domain.status import Explanation, PlanSummary, RunStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
 from controller.reconciler import Reconciler
@@ -56,7 +56,7 @@ class Commands:
             raise Conflict(f"{latest[0].id} is {latest[0].phase}; a flag has one active run")
         policies = await self._policy_revisions(definition)
         bind_all(definition, {name: one.policy for name, one in policies.items()})
-        await self._startable(definition)
+        accepted = await self._startable(definition)
         now = self._clock.now()
         run = Run(
             id=plan,
@@ -68,12 +68,13 @@ class Commands:
             author=revision.author,
             started_by=actor.name,
             created_at=now,
+            accepted=accepted,
             status="waiting for a healthy baseline",
         )
         why = f"{plan} was authorised to start" + (f": {note}" if note else "")
         entry = self._entry(actor, "authorise", flag.environment, plan, why)
-        pinned = {"pinned": msgspec.to_builtins(pins(revision, policies))}
-        await self._store.create_run(run, replace(entry, details=pinned))
+        details = {"pinned": pins(revision, policies), "accepted": accepted}
+        await self._store.create_run(run, replace(entry, details=msgspec.to_builtins(details)))
         return await self.status(plan)
 
     async def advance(self, plan: str, actor: Actor, note: str) -> RunStatus:
@@ -86,7 +87,7 @@ class Commands:
                 f"{run.id} cannot advance now: {decision.text}", blocks=[block.text for block in decision.blocks]
             )
         decision = replace(decision, cause="user", text=_by(actor, decision.text, note))
-        extra = self._reconciler.extras(run, definition, guardrails, inputs, decision)
+        extra = carried(uuid.uuid4().hex, run, definition, guardrails, inputs, decision)
         details = basis(run, inputs, evidence)
         await self._carry_out(run, definition, decision, observations, actor, extra=extra, details=details)
         return await self.status(plan)
@@ -101,12 +102,13 @@ class Commands:
         run, definition, _, observations = await self._operable(plan, actor, "resume")
         if run.phase != "paused":
             next_phase(run.phase, "resume")
-        exposure, enabled = run.exposure, True
+        exposure, enabled, accepted = run.exposure, True, run.accepted
         if definition.spec.mode == "enforce":
             observed = (await self._reconciler.lookout.observe([run.flag], insist=True))[run.flag]
             if isinstance(observed, Unknown):
                 raise ProviderUnavailable(f"cannot resume: {observed.why}")
             exposure, enabled = min(run.exposure, observed.effective_exposure), observed.enabled
+            accepted = (run.accepted or Accepted()).found(observed)
         if run.turned_on and not enabled:
             raise Refused(
                 f"{run.id} cannot resume: the flag is off at the provider, and only a start turns a flag on",
@@ -121,9 +123,9 @@ class Commands:
             exposure=exposure,
             audience=audience,
         )
-        await self._carry_out(
-            run, definition, decision, observations, actor, extra={"confirmed_at": None, "approval": None}
-        )
+        extra = {"confirmed_at": None, "approval": None, "accepted": accepted}
+        details = {"accepted": msgspec.to_builtins(accepted)}
+        await self._carry_out(run, definition, decision, observations, actor, extra=extra, details=details)
         return await self.status(plan)
 
     async def step_back(self, plan: str, actor: Actor, note: str) -> RunStatus:
@@ -255,7 +257,8 @@ class Commands:
         found = {name: await self._store.policy(name, number) for name, number in run.policy_revisions.items()}
         return {name: one.policy for name, one in found.items() if one is not None}
 
-    async def _startable(self, plan: RolloutPlan) -> None:
+    async def _startable(self, plan: RolloutPlan) -> Accepted | None:
+        """What is accepted by starting now; None when nothing is written. Raises Refused, ProviderUnavailable."""
         flag = plan.spec.flag
         provider = self._reconciler.providers.get(flag.provider)
         if provider is None:
@@ -263,7 +266,7 @@ class Commands:
         if objections := await provider.objections(plan):
             raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
         if plan.spec.mode == "observe":
-            return
+            return None
         observed = (await self._reconciler.lookout.observe([flag], insist=True))[flag]
         if isinstance(observed, Unknown):
             raise ProviderUnavailable(f"cannot start: {observed.why}")
@@ -272,6 +275,7 @@ class Commands:
                 f"{flag} already serves {plan.spec.serve.rollout} to {exposure_text(observed.exposure)}; "
                 "lower it to 0 % or turn it off, then start"
             )
+        return Accepted().found(observed)
 
     async def _active(self, plan: str) -> tuple[Run, RolloutPlan, tuple[Guardrail, ...], Observations]:
         found = await self._store.latest_run(plan)

@@ -9,6 +9,7 @@ from msgspec import Struct
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import Kill, KillRecord
 from controller.domain.flag import FlagKill, FlagState
+from controller.domain.plan import Serve
 from controller.domain.status import KillReceipt, KillStatus
 
 
@@ -18,7 +19,8 @@ class Held(Struct, kw_only=True):
     `since` is the monotonic time at which this replica learned of it. `accepted_here`: this process took the
     order, so that of all replicas it alone counts the kill. `doubtful`: the database had it before this process
     began, and may know of its reset. `landed` names the replicas that hold it, too, and had no write of theirs on
-    its way any more when they said so; `heard` all that hold it.
+    its way any more when they said so; `heard` all that hold it. `covered_by` is whoever serves the flag of another
+    provider with this kill laid over: applications are off there, which says nothing of the provider.
     """
 
     record: KillRecord
@@ -33,6 +35,7 @@ class Held(Struct, kw_only=True):
     updated_at: datetime | None = None
     confirmed_at: datetime | None = None
     reached: tuple[str, ...] = ()
+    covered_by: tuple[str, ...] = ()
     heard: set[str] = set()
     landed: set[str] = set()
     telling: asyncio.Task[None] | None = None
@@ -41,8 +44,14 @@ class Held(Struct, kw_only=True):
     def kill(self) -> Kill:
         return self.record.kill
 
+    def is_done(self, seen: FlagState) -> bool:
+        return is_off(seen, self.record.serve)
+
     def command(self) -> FlagKill:
-        comment = f"Rampart kill {self.kill.id} by {self.kill.actor}: {self.kill.reason}"
+        kill = self.kill
+        of_run = f" of {kill.run}" if kill.run else ""
+        stage = f", stage {self.record.details['stage']}" if "stage" in self.record.details else ""
+        comment = f"Rampart {kill.id}{of_run}{stage} by {kill.actor}: {kill.reason}"
         return FlagKill(flag=self.kill.flag, kill_id=self.kill.id, serve=self.record.serve, comment=comment)
 
     def status(self) -> KillStatus:
@@ -67,7 +76,7 @@ class Held(Struct, kw_only=True):
             durable=self.durable,
             provider_updated_at=self.updated_at,
             confirmed_at=self.confirmed_at,
-            replicas=sorted({*self.reached, *self.heard}),
+            replicas=sorted({*self.reached, *self.covered_by, *self.heard}),
             run=kill.run,
             silent=sorted({*others} - self.heard),
         )
@@ -90,6 +99,13 @@ class Held(Struct, kw_only=True):
         )
 
 
-def is_off(seen: FlagState) -> bool:
-    """Nobody gets the rollout variation: off, or on with no share and none of our rules."""
-    return not seen.enabled or (seen.exposure == 0 and not seen.audience)
+def is_off(seen: FlagState, serve: Serve | None = None) -> bool:
+    """Whether the flag is as its kill promised. `serve` is None when no plan is known for it.
+
+    Off, unless an off flag serves the rollout. Or on with no share and none of our rules, and then nothing of
+    others may be left that could serve it, unless the plan wants that to survive.
+    """
+    if not seen.enabled:
+        return serve is None or seen.off_serves != serve.rollout
+    spared = serve is not None and serve.kill == "fallthrough"
+    return seen.exposure == 0 and not seen.audience and (spared or not seen.foreign)

@@ -14,6 +14,7 @@ from controller.errors import KillInForce, NotFound
 from controller.held import Held
 from controller.lastknown import KnownFlag
 from controller.ports import Clock
+from controller.snapshot import Overlay
 
 RELEASED_KEPT = 10_000
 """How many reset kills are remembered, so that a late word of one does not bring it back."""
@@ -22,12 +23,13 @@ RELEASED_KEPT = 10_000
 class KillBook:
     """`others` are the names of all other registered replicas: they must know of a kill, too."""
 
-    def __init__(self, *, clock: Clock, providers: Collection[str]) -> None:
-        """`providers` are the names that the settings give them."""
+    def __init__(self, *, clock: Clock, providers: Collection[str], overlay: Overlay | None = None) -> None:
+        """`providers` are the names that the settings give them. `overlay` lies over flags of theirs served here."""
         self._clock = clock
+        self._overlay = overlay
         self._providers = providers
         self.others: frozenset[str] = frozenset()
-        self._known: dict[FlagRef, KnownFlag] = {}
+        self._known: dict[FlagRef, list[KnownFlag]] = {}
         self._flags: frozenset[FlagRef] = frozenset()
         self._held: dict[str, Held] = {}
         self._of_flag: dict[FlagRef, dict[str, Held]] = {}
@@ -40,7 +42,9 @@ class KillBook:
 
     def learn(self, known: Iterable[KnownFlag], flags: Iterable[FlagRef] = ()) -> None:
         """The flags that plans name, and others that can be killed by their bare key."""
-        self._known = {entry.flag: entry for entry in known}
+        self._known = {}
+        for entry in known:
+            self._known.setdefault(entry.flag, []).append(entry)
         self._flags = frozenset(flags)
 
     def meet(self, others: Iterable[str]) -> None:
@@ -48,12 +52,17 @@ class KillBook:
         self.others = frozenset(others)
 
     def known(self) -> list[KnownFlag]:
-        return list(self._known.values())
+        return [entry for of_flag in self._known.values() for entry in of_flag]
 
     def serve(self, flag: FlagRef) -> Serve | None:
-        """What the plan of the flag serves; None when no plan names it."""
-        known = self._known.get(flag)
-        return known.serve if known else None
+        """What the plans of the flag serve; None when none names it, or they do not agree on the variations.
+
+        Where one of them wants it off once it is killed, it goes off.
+        """
+        serves = [entry.serve for entry in self._known.get(flag, ())]
+        if not serves or len({(serve.rollout, serve.fallback) for serve in serves}) > 1:
+            return None
+        return min(serves, key=lambda serve: serve.kill != "off")
 
     def match(self, key: str, environment: str | None, provider: str | None) -> list[FlagRef]:
         """Every known flag of that key or plan; an unknown one too when there is no doubt which is meant.
@@ -64,7 +73,7 @@ class KillBook:
         def fits(flag: FlagRef) -> bool:
             return environment in (None, flag.environment) and provider in (None, flag.provider)
 
-        matches = {e.flag for e in self._known.values() if key in (e.flag.key, e.plan) and fits(e.flag)}
+        matches = {e.flag for e in self.known() if key in (e.flag.key, e.plan) and fits(e.flag)}
         matches |= {flag for flag in self._flags if flag.key == key and fits(flag)}
         if matches:
             return sorted(matches)
@@ -121,6 +130,8 @@ class KillBook:
     def hold(self, record: KillRecord) -> Held:
         """From here on the kill is in force."""
         held = Held(record=record, since=self._clock.monotonic())
+        if self._overlay is not None:
+            held.covered_by = self._overlay.cover(held.kill.flag, held.kill.id, record.serve)
         self._change(held.kill.flag)
         self._released.pop(held.kill.id, None)
         self._held[held.kill.id] = held
@@ -137,6 +148,8 @@ class KillBook:
         of_flag.pop(held.kill.id, None)
         if not of_flag:
             self._of_flag.pop(held.kill.flag, None)
+        if self._overlay is not None:
+            self._overlay.uncover(held.kill.flag, held.kill.id)
         self._released[held.kill.id] = None
         if len(self._released) > RELEASED_KEPT:
             del self._released[next(iter(self._released))]

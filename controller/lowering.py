@@ -11,7 +11,7 @@ import structlog
 from controller.domain.flag import FlagState, Unknown
 from controller.domain.plan import FlagRef
 from controller.errors import ProviderUnavailable
-from controller.held import Held, is_off
+from controller.held import Held
 from controller.in_flight import InFlight
 from controller.killbook import KillBook
 from controller.ports import Clock, FlagProvider
@@ -78,7 +78,7 @@ class Lowering:
                 "kill_not_confirmed", flag=str(flag), kill_id=held.kill.id, error=str(error) or "timed out"
             )
             return
-        if isinstance(seen, FlagState) and is_off(seen) and quiet:
+        if isinstance(seen, FlagState) and held.is_done(seen) and quiet:
             self._confirm(held)
         else:
             silent = [] if quiet else sorted(self._killbook.others - held.landed)
@@ -108,7 +108,7 @@ class Lowering:
             if flags:
                 seen = await self._observe(provider, flags)
                 risen = [
-                    h for h in confirmed if isinstance(s := seen.get(h.kill.flag), FlagState) and not is_off(s)
+                    h for h in confirmed if isinstance(s := seen.get(h.kill.flag), FlagState) and not h.is_done(s)
                 ]
                 await asyncio.gather(*(self._came_back(held) for held in risen))
 

@@ -17,13 +17,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from controller.breaker import Ask
-from controller.domain.assess import Inputs, assess_and_decide, baseline_readings, poll_seconds
+from controller.domain.assess import Inputs, assess_and_decide, poll_seconds
 from controller.domain.binding import Guardrail, bind_all
 from controller.domain.catalogue import Claim, Transition
 from controller.domain.consequences import (
-    approval_request,
     audit_entry,
     basis,
+    carried,
     observations_after,
     share_of_run,
     state_after,
@@ -235,7 +235,7 @@ class Reconciler:
         if decision.action == "kill" and plan.spec.mode == "enforce":
             await self._kill(run, decision, basis(run, inputs, evidence))
             return None
-        extra = self.extras(run, plan, guardrails, inputs, decision)
+        extra = carried(uuid.uuid4().hex, run, plan, guardrails, inputs, decision)
         after = await self.commit_and_apply(
             run,
             plan,
@@ -452,19 +452,6 @@ class Reconciler:
         )
         self._metrics.decision(run.plan, run.flag.environment, "kill", decision.cause)
         self._forget(run.id)
-
-    def extras(
-        self, run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], inputs: Inputs, decision: Decision
-    ) -> dict[str, Any]:
-        """What a transition carries beside the decision: stored baselines, or the request for an approval."""
-        match decision.action:
-            case "start":
-                return {"baselines_before": baseline_readings(plan, guardrails, inputs)[0]}
-            case "advance":
-                return {"baselines_control": baseline_readings(plan, guardrails, inputs)[0]}
-            case "request_approval":
-                return {"approval": approval_request(uuid.uuid4().hex, run, plan, inputs.now)}
-        return {}
 
     def forget_ended(self) -> None:
         """While the database answers: runs that no longer fall due to us leave no series and no memory."""

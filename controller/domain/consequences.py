@@ -8,10 +8,11 @@ import msgspec
 from msgspec.structs import replace
 
 from controller.domain.accumulators import after_confirmation, after_exposure_change
-from controller.domain.assess import Inputs
+from controller.domain.assess import Inputs, baseline_readings
 from controller.domain.audit import AuditEntry
+from controller.domain.binding import Guardrail
 from controller.domain.decide import Decision, Evidence, stage_at
-from controller.domain.flag import SetShare
+from controller.domain.flag import FlagState, SetShare
 from controller.domain.plan import RolloutPlan
 from controller.domain.rollout import ApprovalRequest, Observations, Run, transition
 
@@ -24,9 +25,10 @@ def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str,
         "audience": decision.audience,
         "status": decision.text,
     }
+    written = run.accepted and run.accepted.written()
     match decision.action:
         case "start" | "advance" | "step_back" | "lower":
-            changes |= {"committed_at": now, "confirmed_at": None, "approval": None}
+            changes |= {"committed_at": now, "confirmed_at": None, "approval": None, "accepted": written}
         case "confirm":
             changes |= {
                 "status": run.status,
@@ -40,8 +42,29 @@ def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str,
         case "pause":
             changes["approval"] = None
             if decision.exposure != run.exposure:
-                changes |= {"committed_at": now, "confirmed_at": None}
+                changes |= {"committed_at": now, "confirmed_at": None, "accepted": written}
     return transition(run, decision.action, **(changes | dict(extra)))
+
+
+def carried(
+    request_id: str,
+    run: Run,
+    plan: RolloutPlan,
+    guardrails: tuple[Guardrail, ...],
+    inputs: Inputs,
+    decision: Decision,
+) -> dict[str, Any]:
+    """What goes into the run beside the decision: baselines, what is accepted, or the request for an approval."""
+    match decision.action:
+        case "start":
+            return {"baselines_before": baseline_readings(plan, guardrails, inputs)[0]}
+        case "advance":
+            return {"baselines_control": baseline_readings(plan, guardrails, inputs)[0]}
+        case "confirm" if run.accepted is not None and isinstance(inputs.observed, FlagState):
+            return {"accepted": run.accepted.confirmed(inputs.observed)}
+        case "request_approval":
+            return {"approval": approval_request(request_id, run, plan, inputs.now)}
+    return {}
 
 
 def observations_after(

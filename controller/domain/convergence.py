@@ -7,6 +7,7 @@ unconfirmed and the provider shows exactly the state that was confirmed before i
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.domain.flag import FlagState, Observation, Unknown
 from controller.domain.plan import RolloutPlan
@@ -17,12 +18,17 @@ Difference = Literal["none", "unread", "settling", "apply_again", "turn_on", "to
 
 
 class Convergence(Struct, frozen=True, kw_only=True):
-    """`exposure` and `audience` are what is to be desired from now on when the difference is too_high/too_low."""
+    """`exposure` and `audience` are what is to be desired from now on when the difference is too_high/too_low.
+
+    `altered` says what of the flag that is not ours nobody accepted, and is empty when there is nothing. It may
+    come with any difference. We cannot take it away, so it only pauses.
+    """
 
     difference: Difference
     text: str
     exposure: int = 0
     audience: bool = False
+    altered: str = ""
 
 
 def converge(
@@ -33,10 +39,14 @@ def converge(
         return Convergence(difference="unread", text=f"the provider could not be read: {observed.why}")
     if plan.spec.mode == "observe":
         return Convergence(difference="none", text="nothing of ours is served")
+    found = _difference(run, plan, observed, seconds_since_apply >= settle_seconds)
+    return replace(found, altered=_altered(run, plan, observed))
+
+
+def _difference(run: Run, plan: RolloutPlan, observed: FlagState, waited: bool) -> Convergence:
     if _as_desired(run, plan, observed):
         return Convergence(difference="none", text="the provider shows what was committed")
     if not run.confirmed and run.phase != "pending":  # before its start a run has nothing that could settle
-        waited = seconds_since_apply >= settle_seconds
         unconfirmed = _unconfirmed(run, plan, observed, waited=waited)
         if unconfirmed is not None:
             return unconfirmed
@@ -96,7 +106,8 @@ def _drifted(run: Run, plan: RolloutPlan, observed: FlagState) -> Convergence:
     audience = run.audience and observed.enabled and frozenset(observed.audience) >= _wanted(run, plan)
     return Convergence(
         difference=difference,
-        text=f"the provider shows {shows}{_rules(observed)}; committed is {exposure_text(run.exposure)}",
+        text=f"the provider shows {shows}{_rules(observed)}; committed is {exposure_text(run.exposure)}"
+        + latest_change(observed),
         exposure=min(run.exposure, observed.effective_exposure),
         audience=audience,
     )
@@ -104,3 +115,27 @@ def _drifted(run: Run, plan: RolloutPlan, observed: FlagState) -> Convergence:
 
 def _rules(observed: FlagState) -> str:
     return f" with the audience rules {', '.join(observed.audience)}" if observed.audience else ""
+
+
+def _altered(run: Run, plan: RolloutPlan, observed: FlagState) -> str:
+    """What decides beside the share who is served, and was not accepted. Unread is not changed."""
+    accepted = run.accepted
+    if accepted is None:
+        return ""
+    found = [f"{one} appeared" for one in observed.foreign if one not in accepted.foreign]
+    if run.confirmed:  # until then it may be our own write that replaced it
+        found += [f"{one} is gone" for one in accepted.foreign if one not in observed.foreign]
+    if observed.off_serves != accepted.off_serves and observed.off_serves not in (None, plan.spec.serve.fallback):
+        found.append(f'when off it serves "{observed.off_serves}" now')
+    if accepted.bucketing and observed.bucketing and accepted.bucketing != observed.bucketing:
+        found.append(
+            "it is decided otherwise now who is in the share (order of variations, salt, seed or attribute)"
+        )
+    return "; ".join(found) + latest_change(observed) if found else ""
+
+
+def latest_change(observed: FlagState) -> str:
+    """`, last changed by dana at 2026-11-18 12:03:07 UTC`, as far as the provider tells."""
+    by = f" by {observed.changed_by}" if observed.changed_by else ""
+    at = f" at {observed.changed_at:%Y-%m-%d %H:%M:%S} UTC" if observed.changed_at else ""
+    return f", last changed{by}{at}" if by or at else ""

@@ -1,6 +1,7 @@
 """What to do with a run, given the evidence. Most urgent rule first; pure; the whole verdict is in here.
 
-    kill rules › step-back rules › pause rules › drift › confirmation › unknown › gates › advance
+    kill rules › step-back rules › pause rules › drift › what is not ours › confirmation › unknown › gates ›
+    advance
 
 A gate is a reason not to raise. Nothing here can lower the bar: passes are counted only when all are passes.
 """
@@ -61,6 +62,7 @@ def decide(
         or _step_back_rule(run, plan, evidence)
         or _pause_rule(run, evidence)
         or _drift(run, plan, evidence)
+        or _altered(run, evidence)
         or _confirmation(run, evidence)
         or _too_long_unknown(run, guardrails, evidence)
         or _expired_approval(run, plan, evidence)
@@ -173,14 +175,24 @@ def _drift(run: Run, plan: RolloutPlan, evidence: Evidence) -> Decision | None:
         return None
     action: Action = "pause" if found.difference == "too_low" and run.phase == "progressing" else "lower"
     outcome = "lowered again" if found.difference == "too_high" else "the lower one is kept"
+    told = f"{found.text}; {found.altered}" if found.altered else found.text
     return Decision(
         action=action,
         cause="drift",
-        text=f"paused: the flag was changed outside this run: {found.text}; {outcome} until a person decides",
+        text=f"paused: the flag was changed outside this run: {told}; {outcome} until a person decides",
         stage=stage_holding(plan, found.exposure),
         exposure=found.exposure,
         audience=found.audience,
     )
+
+
+def _altered(run: Run, evidence: Evidence) -> Decision | None:
+    """Others may be served now than those the evidence is about, and it is not ours to take that away."""
+    altered = evidence.convergence.altered
+    if not altered or run.phase != "progressing":
+        return None
+    text = f"paused: the flag was changed outside this run: {altered}; a resume accepts it"
+    return _stay(run, "pause", "drift", text)
 
 
 def _confirmation(run: Run, evidence: Evidence) -> Decision | None:
@@ -224,16 +236,22 @@ def _start(run: Run, plan: RolloutPlan, evidence: Evidence, now: datetime) -> De
 def _flag_blocks(evidence: Evidence) -> list[Block]:
     """Before a start nobody may be served the rollout, and that must have been read."""
     found = evidence.convergence
-    if found.difference == "none":
-        return []
-    return [Block(code="unknown" if found.difference == "unread" else "drift", text=found.text)]
+    blocks = []
+    if found.difference != "none":
+        blocks.append(Block(code="unknown" if found.difference == "unread" else "drift", text=found.text))
+    if found.altered:
+        text = f"changed since the start was authorised: {found.altered}; abandon and start anew to accept it"
+        blocks.append(Block(code="drift", text=text))
+    return blocks
 
 
 def _hold_or_rise(
     run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], evidence: Evidence, now: datetime
 ) -> Decision:
     if run.phase == "paused":
-        return _stay(run, "hold", "user", run.status)
+        altered = evidence.convergence.altered
+        blocks = [Block(code="drift", text=f"not accepted yet: {altered}")] if altered else []
+        return _stay(run, "hold", "user", run.status, blocks=tuple(blocks))
     blocks = [*_evidence_blocks(evidence), *_stage_blocks(run, plan, guardrails, evidence, now)]
     target = stage_at(plan, run.exposure) + 1
     if target < len(plan.spec.stages):

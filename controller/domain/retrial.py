@@ -10,16 +10,25 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from controller.domain.assess import Inputs, assess_and_decide, baseline_readings
+from controller.domain.assess import Inputs, assess_and_decide
 from controller.domain.audit import AuditEntry
 from controller.domain.binding import Guardrail, bind_all
-from controller.domain.consequences import approval_request, state_after
+from controller.domain.consequences import carried, state_after
 from controller.domain.decide import Decision
 from controller.domain.evidence import Verdict
 from controller.domain.pins import Pins
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.rollout import NOT_STARTED, Action, Cause, Phase, Run, ended_by_kill, transition
+from controller.domain.rollout import (
+    NOT_STARTED,
+    Accepted,
+    Action,
+    Cause,
+    Phase,
+    Run,
+    ended_by_kill,
+    transition,
+)
 from controller.errors import Conflict, NotFound, RampartError
 
 ENGINE = "rampart"
@@ -35,7 +44,10 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """The details of a run's audit row. People's rows have no `inputs`; a kill has neither `origin` nor `to`."""
+    """The details of a run's audit row. People's rows have no `inputs`; a kill has neither `origin` nor `to`.
+
+    `accepted` is told where a person accepts what is not ours.
+    """
 
     origin: Place | None = field(default=None, name="from")
     to: Place | None = None
@@ -44,6 +56,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     pinned: Pins | None = None
     rule: str | None = None
     kill_id: str = ""
+    accepted: Accepted | None = None
     run: Run | None = None
     inputs: Inputs | None = None
     verdicts: tuple[Verdict, ...] = ()
@@ -159,14 +172,7 @@ def _tried(step: Step, documents: Documents, tally: Tally) -> Remade | None:
 def _remade(step: Step, run: Run, inputs: Inputs, documents: Documents) -> Remade:
     plan, guardrails = documents.bound(run)
     evidence, decision = assess_and_decide(run, plan, guardrails, inputs)
-    extra: dict[str, Any] = {}
-    match decision.action:
-        case "start":
-            extra = {"baselines_before": baseline_readings(plan, guardrails, inputs)[0]}
-        case "advance":
-            extra = {"baselines_control": baseline_readings(plan, guardrails, inputs)[0]}
-        case "request_approval":
-            extra = {"approval": approval_request("", run, plan, inputs.now)}
+    extra = carried("", run, plan, guardrails, inputs, decision)
     if not step.automatic and _commanded(step, decision):
         decision = replace(decision, cause="user", text=step.entry.reason)
     return Remade(run, decision, evidence.verdicts, inputs.bake_waived, extra)
@@ -295,6 +301,7 @@ def _authorised(step: Step) -> Run | None:
         author="",
         started_by=step.entry.actor,
         created_at=step.entry.at,
+        accepted=step.facts.accepted,
         version=1,
     )
 
@@ -317,7 +324,7 @@ def _ordered(step: Step, run: Run) -> Run | None:
             audience = run.audience and to.stage != NOT_STARTED
         case "resume":
             audience = run.audience and to.exposure > 0
-            extra = {"confirmed_at": None, "approval": None}
+            extra = {"confirmed_at": None, "approval": None, "accepted": step.facts.accepted}
         case "approve" if run.approval is not None:
             extra = {"approval": replace(run.approval, granted_by=entry.actor, granted_at=entry.at)}
         case "adopt" if pinned is not None:

@@ -98,14 +98,43 @@ class ApprovalRequest(Struct, frozen=True, kw_only=True):
     granted_at: datetime | None = None
 
 
+class Accepted(Struct, frozen=True, kw_only=True):
+    """What of the flag is not ours, as the person who started or resumed the run found and thereby accepted it.
+
+    `bucketing` is empty between our first write, which may change it, and its confirmation; `ours` from that
+    write on.
+    """
+
+    foreign: tuple[str, ...] = ()
+    off_serves: str | None = None
+    bucketing: str = ""
+    ours: bool = False
+
+    def found(self, flag: FlagState) -> "Accepted":
+        """The same with the flag as a person found it now."""
+        ours = self.ours and flag.bucketing == self.bucketing
+        return Accepted(foreign=flag.foreign, off_serves=flag.off_serves, bucketing=flag.bucketing, ours=ours)
+
+    def written(self) -> "Accepted":
+        """After a write of ours was committed."""
+        return self if self.ours else replace(self, bucketing="", ours=True)
+
+    def confirmed(self, flag: FlagState) -> "Accepted":
+        """After a write of ours was read back: what it replaced is gone; what came meanwhile is not accepted."""
+        left = tuple(one for one in self.foreign if one in flag.foreign)
+        return replace(self, foreign=left, bucketing=self.bucketing or flag.bucketing)
+
+
 class Run(Struct, frozen=True, kw_only=True):
     """One run, as committed. `exposure` is desired; `confirmed_exposure` was read back from the provider.
 
     `stage` is the index of the stage reached (NOT_STARTED before the first). `version` counts transitions and
     equals the run's number of audit rows. `kill_epoch` is the flag's at the start: any kill since then makes
     every raise of this run impossible. `confirmed_at` None means that the present step was not read back yet.
-    `turned_on` says whether this run's own turn-on was read back once. `baselines` maps `policy/metric` to
-    the reading stored under the name of its origin: `before` the first exposure, or `control` before 100 %.
+    `turned_on` says whether this run's own turn-on was read back once. `accepted` is None for a run that only
+    observes, and for one from before this was kept: nothing is compared with it then. `baselines` maps
+    `policy/metric` to the reading stored under the name of its origin: `before` the first exposure, or `control`
+    before 100 %.
     """
 
     id: str
@@ -126,6 +155,7 @@ class Run(Struct, frozen=True, kw_only=True):
     committed_at: datetime | None = None
     confirmed_at: datetime | None = None
     turned_on: bool = False
+    accepted: Accepted | None = None
     version: int = 0
     kill_epoch: int = 0
     kill_id: str | None = None

@@ -11,8 +11,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controller.domain.assess import Inputs, baseline_readings, judge_all, questions, weigh
-from controller.domain.consequences import approval_request, observations_after, state_after
+from controller.domain.assess import Inputs, judge_all, questions, weigh
+from controller.domain.consequences import carried, observations_after, state_after
 from controller.domain.convergence import Difference
 from controller.domain.decide import Decision, Evidence, decide
 from controller.domain.evidence import Question, Reading, Verdict
@@ -212,15 +212,7 @@ class Player:
         self._note(now, "kill", decision.cause, decision.text, decision.rule or "")
 
     def _extras(self, decision: Decision, inputs: Inputs) -> dict[str, Any]:
-        """What a transition carries beside the decision, as the engine stores it."""
-        match decision.action:
-            case "start":
-                return {"baselines_before": baseline_readings(self._plan, self._guardrails, inputs)[0]}
-            case "advance":
-                return {"baselines_control": baseline_readings(self._plan, self._guardrails, inputs)[0]}
-            case "request_approval":
-                return {"approval": approval_request("approval", self._run, self._plan, inputs.now)}
-        return {}
+        return carried("approval", self._run, self._plan, self._guardrails, inputs, decision)
 
     def _apply(self, now: float) -> None:
         """Weights and rules; on and off are left alone, as with any provider."""

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controller.domain.convergence import Convergence, converge
 from controller.domain.flag import FlagState, Observation, Unknown
-from controller.domain.rollout import Run
-from tests.support.rollouts import make_plan, make_run, shown
+from controller.domain.rollout import Accepted, Run
+from tests.support.rollouts import NOW, make_plan, make_run, shown
 
 PLAN = make_plan()
 
@@ -278,3 +279,103 @@ def test_an_audience_that_was_committed_away_is_taken_away_again_also_while_paus
 def test_the_least_exposure_beside_a_step_to_nobody_is_too_much_at_once() -> None:
     nobody = make_run(PLAN, stage=0, exposure=0, audience=False, confirmed_at=None, confirmed_exposure=0)
     assert compared(nobody, shown(nobody, PLAN, enabled=True, exposure=1), since=0.0).difference == "too_high"
+
+
+# — what is not ours —
+
+ACCEPTED = Accepted(foreign=("rule legal-hold",), off_serves="off", bucketing="off,on by key", ours=True)
+
+
+def ours_beside(**changes: Any) -> Run:
+    return make_run(PLAN, stage=1, **({"accepted": ACCEPTED} | changes))
+
+
+def beside(run: Run, **changes: Any) -> FlagState:
+    found: dict[str, Any] = {
+        "foreign": ACCEPTED.foreign, "off_serves": "off", "bucketing": ACCEPTED.bucketing
+    }  # fmt: skip
+    return replace(shown(run, PLAN), **(found | changes))
+
+
+def test_what_was_accepted_is_no_difference() -> None:
+    run = ours_beside()
+    assert compared(run, beside(run)) == Convergence(
+        difference="none", text="the provider shows what was committed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "altered"),
+    [
+        ({"foreign": ("rule legal-hold", "strategy 2")}, "strategy 2 appeared"),
+        ({"foreign": ("strategy 2",)}, "strategy 2 appeared; rule legal-hold is gone"),
+        ({"foreign": ()}, "rule legal-hold is gone"),
+        ({"off_serves": "on"}, 'when off it serves "on" now'),
+        (
+            {"bucketing": "on,off by key"},
+            "it is decided otherwise now who is in the share (order of variations, salt, seed or attribute)",
+        ),
+        (
+            {"foreign": (), "changed_by": "dana", "changed_at": NOW},
+            "rule legal-hold is gone, last changed by dana at 2026-11-18 12:00:00 UTC",
+        ),
+        ({"foreign": (), "changed_by": "dana"}, "rule legal-hold is gone, last changed by dana"),
+    ],
+)
+def test_what_was_not_accepted_is_told_beside_the_difference(changes: dict[str, Any], altered: str) -> None:
+    run = ours_beside()
+    found = compared(run, beside(run, **changes))
+    assert (found.difference, found.altered) == ("none", altered)
+    drifted = compared(run, beside(run, exposure=80_000, **changes))
+    assert (drifted.difference, drifted.altered) == ("too_high", altered)
+
+
+def test_what_a_provider_does_not_tell_was_not_altered() -> None:
+    run = ours_beside()
+    assert compared(run, beside(run, bucketing="", off_serves=None)).altered == ""
+    unread = compared(run, Unknown("timeout"))
+    assert (unread.difference, unread.altered) == ("unread", "")
+
+
+def test_an_off_variation_that_becomes_the_fallback_harms_nobody() -> None:
+    run = ours_beside(accepted=replace(ACCEPTED, off_serves="third"))
+    assert compared(run, beside(run)).altered == ""
+    assert compared(run, beside(run, off_serves="third")).altered == ""
+
+
+def test_a_run_that_accepted_nothing_is_compared_with_nothing() -> None:
+    run = ours_beside(accepted=None)
+    assert compared(run, beside(run, foreign=("strategy 2",))).altered == ""
+
+
+def test_our_own_write_may_replace_what_was_there_and_decide_who_is_in_the_share() -> None:
+    found = FlagState(
+        enabled=False, exposure=0, foreign=("rule a", "variation third for 5 %"), bucketing="by email"
+    )
+    accepted = Accepted().found(found)
+    assert accepted == Accepted(foreign=found.foreign, bucketing="by email")
+    written = accepted.written()
+    run = ours_beside(accepted=written, confirmed_at=None)
+    replaced = replace(shown(run, PLAN), foreign=("rule a",), bucketing="by key")
+    assert compared(run, replaced).altered == ""
+    settled = written.confirmed(replaced)
+    assert settled == Accepted(foreign=("rule a",), bucketing="by key", ours=True)
+    assert settled.written() == settled, "from then on every change of it is somebody else's"
+    assert compared(ours_beside(accepted=settled), replace(replaced, bucketing="by email")).altered
+
+
+def test_a_person_who_accepts_another_way_of_bucketing_lets_our_next_write_change_it_back() -> None:
+    run = ours_beside()
+    swapped = beside(run, bucketing="on,off by key")
+    assert ACCEPTED.found(beside(run)) == ACCEPTED
+    assert ACCEPTED.found(swapped) == replace(ACCEPTED, bucketing="on,off by key", ours=False)
+    assert ACCEPTED.found(swapped).written() == replace(ACCEPTED, bucketing="")
+
+
+def test_drift_says_who_changed_the_flag_and_when() -> None:
+    run = ours_beside()
+    found = compared(run, beside(run, exposure=80_000, changed_by="dana", changed_at=NOW))
+    assert found.text == (
+        "the provider shows 80 % with the audience rules staff; committed is 10 %, "
+        "last changed by dana at 2026-11-18 12:00:00 UTC"
+    )

@@ -142,7 +142,7 @@ def test_targets_and_prerequisites_are_foreign() -> None:
     config = with_data(
         fresh(), targets=[{"variation": 0, "values": ["qa-1"]}], prerequisites=[{"key": "other", "variation": 0}]
     )
-    assert state_of(config).foreign == ("individual targets of variation 0", "prerequisite other")
+    assert state_of(config).foreign == ("1 individual target of variation 0", "prerequisite other")
 
 
 def test_a_third_variation_counts_as_exposure_and_is_foreign() -> None:
@@ -327,8 +327,30 @@ def test_the_state_is_complete() -> None:
     config = fresh(variations={"off": "a", "blue": "b"})
     config = with_share(config, share(10_000, STAFF, serve=Serve(rollout="blue", fallback="off")), 2)
     assert state_of(turned_on(config, 3)) == FlagState(
-        enabled=True, exposure=10_000, audience=("staff",), foreign=(), off_serves="off", version=3
+        enabled=True,
+        exposure=10_000,
+        audience=("staff",),
+        foreign=(),
+        off_serves="off",
+        version=3,
+        bucketing=f"user.key by salt {config.data['salt']} in the order 0, 1",
     )
+
+
+def test_whatever_moves_people_between_the_variations_shows_in_the_bucketing() -> None:
+    config = with_share(fresh(), share(10_000), 2)
+    rollout = config.data["fallthrough"]["rollout"]
+    moved = [
+        with_data(config, salt="another"),
+        with_data(config, fallthrough={"rollout": rollout | {"seed": 7}}),
+        with_data(config, fallthrough={"rollout": rollout | {"bucketBy": "company"}}),
+        with_data(config, fallthrough={"rollout": rollout | {"contextKind": "device"}}),
+        with_data(config, fallthrough={"rollout": rollout | {"variations": rollout["variations"][::-1]}}),
+    ]
+    assert len({state_of(one).bucketing for one in [config, *moved]}) == len(moved) + 1
+    for exposure in (0, 50_000, 100_000):
+        assert state_of(with_share(config, share(exposure), 3)).bucketing == state_of(config).bucketing
+    assert state_of(fresh()).bucketing == ""
 
 
 def test_a_rule_of_ours_that_serves_the_off_variation_exposes_nobody() -> None:
@@ -352,8 +374,8 @@ def test_everything_that_is_not_ours_is_named() -> None:
         "rule without an id",
         "rule without an id",
         "rule legal-hold",
-        "individual targets of variation 0",
-        "individual targets of variation 1",
+        "1 individual target of variation 0",
+        "1 individual target of variation 1",
         "prerequisite other",
     )
 

@@ -395,6 +395,49 @@ def test_off_means_that_nobody_at_all_gets_the_rollout(
     assert is_off(FlagState(enabled=enabled, exposure=exposure, audience=audience)) == off
 
 
+SPARING = Serve(rollout="on", fallback="off", kill="fallthrough")
+
+
+@pytest.mark.parametrize(
+    ("serve", "enabled", "foreign", "off_serves", "off"),
+    [
+        (None, True, (), "off", True),
+        (None, True, ("rule beta",), "off", False),
+        (SERVE, True, ("rule beta",), "off", False),
+        (SERVE, True, (), "off", True),
+        (SERVE, False, ("rule beta",), "off", True),
+        (SERVE, False, (), "on", False),
+        (SERVE, False, (), None, True),
+        (None, False, (), "on", True),
+        (SPARING, True, ("rule beta",), "off", True),
+        (SPARING, False, (), "on", False),
+    ],
+)
+def test_rules_of_others_survive_a_kill_only_where_the_plan_says_so(
+    serve: Serve | None, enabled: bool, foreign: tuple[str, ...], off_serves: str | None, off: bool
+) -> None:
+    seen = FlagState(enabled=enabled, exposure=0, foreign=foreign, off_serves=off_serves)
+    assert is_off(seen, serve) == off
+    if serve is SPARING and enabled:
+        assert not is_off(replace(seen, exposure=1), serve)
+        assert not is_off(replace(seen, audience=("staff",)), serve)
+
+
+async def test_a_kill_serves_what_all_plans_of_the_flag_agree_on_and_off_wins(desk: Desk) -> None:
+    def known(plan: str, serve: Serve) -> KnownFlag:
+        return KnownFlag(plan=plan, flag=MAIN, serve=serve)
+
+    desk.killbook.learn([known("one", SPARING)])
+    assert desk.killbook.serve(MAIN) == SPARING
+    desk.killbook.learn([known("one", SPARING), known("two", SERVE), known("three", SPARING)])
+    assert desk.killbook.serve(MAIN) == SERVE
+    assert desk.killbook.match("one", None, None) == desk.killbook.match("two", None, None) == [MAIN]
+    assert len(desk.killbook.known()) == 3
+    desk.killbook.learn([known("one", SPARING), known("two", Serve(rollout="on", fallback="control"))])
+    assert desk.killbook.serve(MAIN) is None
+    assert desk.killbook.serve(OTHER) is None
+
+
 async def test_a_kill_is_confirmed_only_when_it_was_read_back_as_off(desk: Desk) -> None:
     desk.main.stubborn = True
     with capture_logs() as told:

@@ -215,7 +215,7 @@ PLANTED = (
     Bug(
         "a kill is confirmed without a read",
         LOWERING,
-        "        if isinstance(seen, FlagState) and is_off(seen) and quiet:",
+        "        if isinstance(seen, FlagState) and held.is_done(seen) and quiet:",
         "        if quiet:",
         "tests/engine/test_kill_path.py",
     ),
