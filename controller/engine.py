@@ -26,7 +26,7 @@ from controller.presence import Presence
 from controller.reconciler import Reconciler
 from controller.scheduler import Pace, Scheduler
 from controller.settings import Settings
-from controller.snapshot import FlagBoard
+from controller.snapshot import FlagBoard, Overlay
 from controller.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -74,6 +74,7 @@ class Engine:
             provider_timeout_seconds=engine.provider_timeout_seconds,
             quiet_seconds=quiet_seconds(settings),
             remember=remember,
+            overlay=Overlay(board, replica.name),
         )
         self.presence = Presence(
             replica=replica,
@@ -165,9 +166,10 @@ def kill_path(
     provider_timeout_seconds: float,
     quiet_seconds: float,
     remember: Callable[[], Awaitable[None]],
+    overlay: Overlay | None = None,
 ) -> tuple[KillBook, Lowering, KillLedger, Killer]:
     """The parts of the kill path, each above the one before it."""
-    killbook = KillBook(clock=clock, providers=providers)
+    killbook = KillBook(clock=clock, providers=providers, overlay=overlay)
     in_flight = InFlight(clock=clock, timeout_seconds=provider_timeout_seconds)
     lowering = Lowering(
         killbook=killbook,
