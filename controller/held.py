@@ -49,9 +49,9 @@ class Held(Struct, kw_only=True):
 
     def command(self) -> FlagKill:
         kill = self.kill
-        of_run = f" of {kill.run}" if kill.run else ""
-        stage = f", stage {self.record.details['stage']}" if "stage" in self.record.details else ""
-        comment = f"Rampart {kill.id}{of_run}{stage} by {kill.actor}: {kill.reason}"
+        stage = f" ({self.record.details['stage']})" if "stage" in self.record.details else ""
+        of_run = f" {kill.run}{stage}" if kill.run else ""
+        comment = f"Rampart{of_run}, decision {kill.id} by {kill.actor}: {kill.reason}"
         return FlagKill(flag=self.kill.flag, kill_id=self.kill.id, serve=self.record.serve, comment=comment)
 
     def status(self) -> KillStatus:

@@ -133,6 +133,7 @@ class Preview:
         told = FlagOutlook(
             plan=name,
             flag=flag,
+            on_kill=plan.spec.serve.kill,
             run=run.id if run else None,
             committed=run.exposure if run else None,
         )
@@ -174,6 +175,8 @@ def _findings(plan: RolloutPlan, run: Run | None, followed: RolloutPlan | None, 
         found = converge(run, followed, shown, seconds_since_apply=0.0, settle_seconds=math.inf)
         if found.difference in ("too_high", "too_low"):
             yield f"it is not as {run.id} left it: {found.text}"
+        if found.altered:
+            yield f"nobody has accepted this for {run.id} yet: {found.altered}"
 
 
 def _compared(

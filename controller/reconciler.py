@@ -24,8 +24,10 @@ from controller.domain.consequences import (
     audit_entry,
     basis,
     carried,
+    comment_of,
     observations_after,
     share_of_run,
+    stage_name,
     state_after,
 )
 from controller.domain.decide import Decision, Evidence
@@ -67,12 +69,16 @@ Save = tuple[Claim, Observations, float]
 
 
 class Memory(Struct, kw_only=True):
-    """What this replica remembers of a run it holds: monotonic times mean nothing to anybody else."""
+    """What this replica remembers of a run it holds: monotonic times mean nothing to anybody else.
+
+    `decision` is the audit entry that its latest write of the flag followed from.
+    """
 
     lease_epoch: int
     ticked: float | None = None
     confirmed: bool = False
     applied: float | None = None
+    decision: str = ""
 
 
 def _rises(run: Run) -> bool:
@@ -233,7 +239,7 @@ class Reconciler:
             waiting = evidence.convergence.difference in ("settling", "apply_again", "turn_on")
             return claim, observations, self._check_in(every, looked, waiting=waiting)
         if decision.action == "kill" and plan.spec.mode == "enforce":
-            await self._kill(run, decision, basis(run, inputs, evidence))
+            await self._kill(run, plan, decision, basis(run, inputs, evidence))
             return None
         extra = carried(uuid.uuid4().hex, run, plan, guardrails, inputs, decision)
         after = await self.commit_and_apply(
@@ -345,7 +351,10 @@ class Reconciler:
         if memory is not None and decision.action == "confirm" and lease_epoch is not None:
             memory.ticked, memory.confirmed = self.clock.monotonic(), True  # the bake begins here
         if changed and plan.spec.mode == "enforce":
-            await self._apply(after, share_of_run(after, plan, decision.text), mark=mark, began=began)
+            if memory is not None:
+                memory.decision = entry.id
+            change = share_of_run(after, plan, decision.text, decision=entry.id)
+            await self._apply(after, change, mark=mark, began=began)
         if not after.active:
             self._forget(run.id)
         return after
@@ -418,11 +427,13 @@ class Reconciler:
         run, plan = claim.run, claim.plan
         mark, claimed_at = self._claimed.get(run.id, (0, -math.inf))
         began = self.clock.monotonic()
+        decision = memory.decision if (memory := self._memory.get(run.id)) else ""
         match evidence.convergence.difference:
             case "apply_again":
-                change: FlagChange = share_of_run(run, plan, "applied again, it was not seen")
+                change: FlagChange = share_of_run(run, plan, "applied again, it was not seen", decision=decision)
             case "turn_on":
-                change = TurnOn(flag=run.flag, comment=f"Rampart {run.id}: turned on by its start")
+                comment = comment_of(run, plan, "turned on by its start", decision=decision)
+                change = TurnOn(flag=run.flag, comment=comment)
             case _:
                 return
         if _rises(run):
@@ -441,14 +452,14 @@ class Reconciler:
         if found is None or found[0].version != run.version:
             raise Conflict(f"{run.id} was changed since it was claimed; look again")
 
-    async def _kill(self, run: Run, decision: Decision, details: Mapping[str, Any]) -> None:
+    async def _kill(self, run: Run, plan: RolloutPlan, decision: Decision, details: Mapping[str, Any]) -> None:
         await self.killer.kill_flag(
             run.flag,
             actor="rampart",
             reason=decision.text,
             cause="policy",
             run=run.id,
-            details={"rule": decision.rule, **details},
+            details={"rule": decision.rule, "stage": stage_name(run, plan), **details},
         )
         self._metrics.decision(run.plan, run.flag.environment, "kill", decision.cause)
         self._forget(run.id)
@@ -505,7 +516,7 @@ class Reconciler:
             self._last_held[claim.run.id] = replace(claim, observations=observations)
             self._release(claim.run)
             if decision.action == "kill" and claim.plan.spec.mode == "enforce":
-                await self._kill(claim.run, decision, basis(claim.run, inputs, evidence))
+                await self._kill(claim.run, claim.plan, decision, basis(claim.run, inputs, evidence))
         except Exception as error:  # noqa: BLE001 - one poisonous run must not stop the others
             self._quarantine(claim, error, looked)
 

@@ -7,6 +7,7 @@ from itertools import groupby
 import click
 import msgspec
 
+from controller.cli.screens import kill_text
 from controller.domain.quantities import exposure_text
 from controller.domain.status import ApplyResult, Change, FlagOutlook, RunOutlook, StoredDocument
 
@@ -98,7 +99,7 @@ def _flag_lines(flag: FlagOutlook) -> Iterator[str]:
     yield click.style(str(flag.flag), bold=True) + f" at the provider: {_shown(flag)}"
     if flag.run is not None and flag.committed is not None:
         yield f"  {flag.run} wants {exposure_text(flag.committed)}"
-    yield from (f"  not ours: {text}" for text in flag.foreign)
+    yield from (f"  not ours, and {kill_text(flag.on_kill)}: {text}" for text in flag.foreign)
     yield from (click.style(f"  ! {text}", fg="yellow") for text in flag.findings)
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from controller.cli.connection import Answer, Connection, Unreachable
 from controller.cli.exits import Exit, Failure
 from controller.cli.options import output_option, server_option
-from controller.cli.screens import kill_lines, receipt_lines
+from controller.cli.screens import kill_lines, kill_text, receipt_lines
 from controller.cli.terminal import asked, confirmed, on_terminal, present, require_terminal_or, say, show
 from controller.domain.quantities import exposure_text
 from controller.domain.status import KillReceipt, KillStatus, RunStatus
@@ -105,10 +105,11 @@ def _preview(server: Connection, name: str, environment: str | None) -> str:
     except Failure as failure:
         # The preview needs the database, the kill does not: whatever is wrong here must not stand in its way.
         return f"kill {name}{where}: everybody gets the fallback (what is exposed now is unknown: {failure})"
-    return (
+    told = (
         f"kill {name} in {environment or run.flag.environment}: now {run.phase} at "
         f"{exposure_text(run.desired_exposure)}; everybody gets the fallback, the `always` audience included"
     )
+    return "\n".join([told, *(f"  not ours, and {kill_text(run.on_kill)}: {text}" for text in run.foreign)])
 
 
 @click.command()

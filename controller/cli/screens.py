@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 import click
 
@@ -68,7 +69,7 @@ def age(at: datetime, now: datetime) -> str:
 
 
 def status_screen(run: RunStatus, now: datetime) -> list[str]:
-    lines = [_header(run), *_identity(run, now), _exposure(run, now), _stages(run)]
+    lines = [_header(run), *_identity(run, now), _exposure(run, now), *_beside(run), _stages(run)]
     if run.rules:
         lines += ["", *rule_table(run.rules)]
     lines += ["", f"reason    {run.reason or 'no decision yet'}"]
@@ -110,6 +111,24 @@ def _identity(run: RunStatus, now: datetime) -> list[str]:
 
 def _exposure(run: RunStatus, now: datetime) -> str:
     return f"exposure  desired {exposure_text(run.desired_exposure)}   provider {_observed(run, now)}"
+
+
+def _beside(run: RunStatus) -> list[str]:
+    """What else the provider told when it was read."""
+    facts = []
+    if run.changed_by or run.changed_at:
+        by = f" by {run.changed_by}" if run.changed_by else ""
+        at = f" {day_and_clock(run.changed_at)}" if run.changed_at else ""
+        facts.append(f"last changed{by}{at}")
+    if run.delivered_seconds is not None:
+        facts.append(f"reached SDKs after {quantity(run.delivered_seconds, 'seconds')}")
+    lines = [f"          {'   '.join(facts)}"] if facts else []
+    return lines + [f"          not ours, and {kill_text(run.on_kill)}: {text}" for text in run.foreign]
+
+
+def kill_text(on_kill: Literal["off", "fallthrough"]) -> str:
+    """What a kill does to that which is not ours."""
+    return "a kill leaves it alone" if on_kill == "fallthrough" else "a kill switches it off, too"
 
 
 def _observed(run: RunStatus, now: datetime) -> str:

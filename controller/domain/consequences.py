@@ -14,7 +14,7 @@ from controller.domain.binding import Guardrail
 from controller.domain.decide import Decision, Evidence, stage_at
 from controller.domain.flag import FlagState, SetShare
 from controller.domain.plan import RolloutPlan
-from controller.domain.rollout import ApprovalRequest, Observations, Run, transition
+from controller.domain.rollout import NOT_STARTED, ApprovalRequest, Observations, Run, transition
 
 
 def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str, Any]) -> Run:
@@ -124,7 +124,8 @@ def basis(run: Run, inputs: Inputs, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def share_of_run(run: Run, plan: RolloutPlan, comment: str) -> SetShare:
+def share_of_run(run: Run, plan: RolloutPlan, comment: str, *, decision: str = "") -> SetShare:
+    """`decision` is the id of the audit entry that it follows from."""
     audience = plan.spec.audience
     return SetShare(
         flag=run.flag,
@@ -132,8 +133,18 @@ def share_of_run(run: Run, plan: RolloutPlan, comment: str) -> SetShare:
         exposure=run.exposure,
         audience=tuple(audience.always) if run.audience else (),
         bucket_by=audience.bucket_by,
-        comment=f"Rampart {run.id}: {comment}",
+        comment=comment_of(run, plan, comment, decision=decision),
     )
+
+
+def comment_of(run: Run, plan: RolloutPlan, text: str, *, decision: str) -> str:
+    """For whoever reads the provider's own history: what decided, and where to look it up."""
+    named = decision or f"version {run.version}"
+    return f"Rampart {run.id} ({stage_name(run, plan)}), decision {named}: {text}"
+
+
+def stage_name(run: Run, plan: RolloutPlan) -> str:
+    return plan.spec.stages[run.stage].name if run.stage != NOT_STARTED else "no stage"
 
 
 def approval_request(request_id: str, run: Run, plan: RolloutPlan, now: datetime) -> ApprovalRequest:

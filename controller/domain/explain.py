@@ -74,6 +74,11 @@ def run_status(
         owner=plan.metadata.owner,
         labels=plan.metadata.labels,
         links=plan.metadata.links,
+        foreign=list(flag.foreign) if flag else [],
+        on_kill=plan.spec.serve.kill,
+        changed_by=flag.changed_by if flag else "",
+        changed_at=flag.changed_at if flag else None,
+        delivered_seconds=flag.delivered_seconds if flag else None,
     )
 
 

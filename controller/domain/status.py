@@ -56,7 +56,12 @@ class KillStatus(Struct, frozen=True, kw_only=True):
 
 
 class RunStatus(Struct, frozen=True, kw_only=True):
-    """`reason` is the text of the latest decision. `observed_exposure` None: the provider could not be read."""
+    """`reason` is the text of the latest decision. `observed_exposure` None: the provider could not be read.
+
+    `foreign` is what of the flag is not ours; `on_kill` says what becomes of that when the flag is killed.
+    `changed_by` and `changed_at` are the latest change as the provider tells it, `delivered_seconds` how long a
+    change took to reach a connected SDK.
+    """
 
     id: str
     plan: str
@@ -85,6 +90,11 @@ class RunStatus(Struct, frozen=True, kw_only=True):
     owner: str = ""
     labels: dict[str, str] = {}
     links: dict[str, str] = {}
+    foreign: list[str] = []
+    on_kill: Literal["off", "fallthrough"] = "off"
+    changed_by: str = ""
+    changed_at: datetime | None = None
+    delivered_seconds: float | None = None
 
 
 class PlanSummary(Struct, frozen=True, kw_only=True):
@@ -202,8 +212,9 @@ class RunOutlook(Struct, frozen=True, kw_only=True):
 class FlagOutlook(Struct, frozen=True, kw_only=True):
     """What the provider shows now of the flag of a plan that was given; all of it None when `unread` says why.
 
-    `committed` is the exposure that the flag's active `run` wants. `findings` are what stands against a start, or
-    differs from what was committed.
+    `committed` is the exposure that the flag's active `run` wants. `foreign` is what is not ours, and `on_kill`
+    says what becomes of that when the flag is killed. `findings` are what stands against a start, or differs from
+    what was committed.
     """
 
     plan: str
@@ -213,6 +224,7 @@ class FlagOutlook(Struct, frozen=True, kw_only=True):
     exposure: int | None = None
     audience: list[str] = []
     foreign: list[str] = []
+    on_kill: Literal["off", "fallthrough"] = "off"
     run: str | None = None
     committed: int | None = None
     findings: list[str] = []

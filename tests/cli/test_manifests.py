@@ -141,7 +141,7 @@ def test_diff_shows_what_the_provider_shows(rampart: Rampart, server: StubServer
     assert diffed(rampart, server, flag_file, flags=[FLAG])[3:] == [
         "main/production/checkout-v2 at the provider: on, 5 % exposed, and always staff",
         "  checkout-v2#3 wants 10 %",
-        "  not ours: rule eu-only",
+        "  not ours, and a kill switches it off, too: rule eu-only",
         "  ! it is not as checkout-v2#3 left it",
     ]
     silent = FlagOutlook(plan="checkout-v2", flag=FLAG.flag, unread="503 from the provider")

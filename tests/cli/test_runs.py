@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tests.cli.answers import COMPLETED, EXPLANATION, KILLED, NEVER_STARTED, PAUSED, SUMMARY, kill, run
+from tests.cli.answers import COMPLETED, EXPLANATION, KILLED, NEVER_STARTED, NOW, PAUSED, SUMMARY, kill, run
 from tests.cli.conftest import Rampart
 from tests.cli.stub_server import Reply, StubServer, problem
 from tests.cli.terminal import Terminal
@@ -28,6 +28,21 @@ def test_status_shows_stage_exposure_countdown_and_each_rule(rampart: Rampart, s
     [jump] = [line for line in shown if line.startswith("errors-jump")]
     assert "too few requests: 42 requests of at least 200" in jump
     assert any("bake: 48m of 2h baked (earliest 2026-11-18 15:12:00 UTC" in line for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("on_kill", "told"), [("off", "a kill switches it off, too"), ("fallthrough", "a kill leaves it alone")]
+)
+def test_status_shows_what_the_provider_tells_beside_the_share(
+    rampart: Rampart, server: StubServer, on_kill: str, told: str
+) -> None:
+    beside = run(
+        foreign=["rule eu-only"], on_kill=on_kill, changed_by="erin", changed_at=NOW, delivered_seconds=0.31
+    )
+    server.answers("GET", STATUS, beside)
+    shown = rampart("status", "checkout-v2").stdout
+    assert "last changed by erin 2026-11-18 14:00:00 UTC   reached SDKs after 310 ms" in shown
+    assert f"not ours, and {told}: rule eu-only" in shown
 
 
 def test_status_of_a_killed_run_says_who_and_why(rampart: Rampart, server: StubServer) -> None:

@@ -97,7 +97,7 @@ def test_the_flag_is_asked_for_weights_and_for_our_audience_only_while_it_is_in(
     assert (inside.exposure, [rule.name for rule in inside.audience]) == (10_000, ["staff"])
     outside = share_of_run(make_run(PLAN, stage=0, audience=False, exposure=0), PLAN, "why")
     assert (outside.exposure, outside.audience) == (0, ())
-    assert outside.comment == "Rampart checkout-v2#1: why"
+    assert outside.comment == "Rampart checkout-v2#1 (canary), decision version 1: why"
 
 
 # — the whole of what is committed, field by field —
@@ -249,7 +249,7 @@ def test_the_share_that_is_asked_for_is_complete() -> None:
         exposure=10_000,
         audience=tuple(plan.spec.audience.always),
         bucket_by="account",
-        comment="Rampart checkout-v2#1: why",
+        comment="Rampart checkout-v2#1 (early), decision version 1: why",
     )
 
 

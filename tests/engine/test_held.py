@@ -1,8 +1,9 @@
 """What a held kill says of itself, to providers, people and the audit log."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import Kill, KillRecord
@@ -44,8 +45,23 @@ def test_the_audit_entry_is_complete_and_words_only_what_a_person_did(
 
 def test_the_provider_is_told_who_killed_and_why() -> None:
     assert held().command() == FlagKill(
-        flag=FLAG, kill_id="k1", serve=SERVE, comment="Rampart kill k1 by dana: INC-1"
+        flag=FLAG, kill_id="k1", serve=SERVE, comment="Rampart checkout-v2#1, decision k1 by dana: INC-1"
     )
+
+
+@pytest.mark.parametrize(
+    ("run", "details", "told"),
+    [
+        (None, {}, "Rampart, decision"),
+        ("checkout-v2#1", {"stage": "early"}, "Rampart checkout-v2#1 (early), decision"),
+    ],
+)
+def test_the_provider_is_told_of_run_and_stage_where_there_are_any(
+    run: str | None, details: dict[str, Any], told: str
+) -> None:
+    one = held()
+    one.record = replace(one.record, kill=replace(one.kill, run=run), details=details)
+    assert one.command().comment == f"{told} k1 by dana: INC-1"
 
 
 def test_people_are_told_who_has_it_and_who_was_silent() -> None:

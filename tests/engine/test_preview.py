@@ -278,8 +278,9 @@ async def shown_beside(world: World, plan: RolloutPlan | None = None) -> FlagOut
 
 
 async def test_what_the_provider_shows_stands_beside_the_file(world: World) -> None:
-    await world.started(plan_with())
+    await world.apply(plan_with())
     world.provider.put(world.plan.spec.flag, replace(world.flag, foreign=("rule eu-only",)))
+    await world.started(plan_with())
     seen = await shown_beside(world)
     assert (seen.enabled, seen.exposure, seen.audience) == (True, 1_000, ["staff"])
     assert (seen.run, seen.committed, seen.foreign, seen.findings) == (
@@ -288,6 +289,16 @@ async def test_what_the_provider_shows_stands_beside_the_file(world: World) -> N
         ["rule eu-only"],
         [],
     )
+
+
+async def test_what_nobody_accepted_yet_is_told_before_the_next_tick_pauses_for_it(world: World) -> None:
+    await world.started(plan_with())
+    world.provider.put(world.plan.spec.flag, replace(world.flag, foreign=("rule eu-only",)))
+    seen = await shown_beside(world)
+    assert seen.findings == ["nobody has accepted this for checkout-v2#1 yet: rule eu-only appeared"]
+    assert seen.on_kill == "off"
+    spared = plan_with(serve={"rollout": "on", "fallback": "off", "kill": "fallthrough"})
+    assert (await shown_beside(world, spared)).on_kill == "fallthrough"
 
 
 async def test_a_flag_that_was_changed_behind_the_run_is_told_before_the_next_tick_pauses_it(world: World) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from controller.domain.audit import verify_chain
+from controller.domain.audit import AuditEntry, verify_chain
 from controller.domain.flag import FlagChange, FlagState, SetShare, TurnOn
 from controller.errors import Conflict, Forbidden, KillInForce, Refused, StoreUnavailable
 from tests.support.engine import DANA, KIM, World, timed_out
@@ -47,6 +47,22 @@ async def test_a_start_writes_weights_and_rules_first_and_turns_on_last(world: W
     states = [state for _, state in world.provider.history]
     assert states[0] == FlagState(enabled=False, exposure=1_000, audience=("staff",), off_serves="off")
     assert states[1] == FlagState(enabled=True, exposure=1_000, audience=("staff",), off_serves="off")
+
+
+async def test_every_write_names_run_stage_and_decision_to_whoever_reads_the_providers_history(
+    world: World,
+) -> None:
+    told: list[str] = []
+
+    async def record(change: FlagChange) -> None:
+        told.append(change.comment)
+
+    world.provider.before_apply = record
+    run = await world.started()
+    rows = [msgspec.json.decode(row.body, type=AuditEntry) for row in await world.store.audit(run=run.id)]
+    (start,) = [entry for entry in rows if entry.action == "start"]
+    named = f"Rampart checkout-v2#1 (canary), decision {start.id}: "
+    assert told == [named + start.reason, named + "turned on by its start"]
 
 
 async def test_stage_raises_never_touch_on_and_off(world: World) -> None:
