@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -93,16 +93,61 @@ class PeersSettings(Section, frozen=True):
     timeout_seconds: float = 1.0
 
 
+class FrontSettings(Section, frozen=True):
+    """Applications read this environment of LaunchDarkly's here, with the keys that they have.
+
+    `sdk_key_files` are further SDK keys than the one by which the provider follows the environment.
+    """
+
+    sdk_key_files: list[str] = []
+    mobile_key_files: list[str] = []
+    client_side_ids: list[str] = []
+
+
 class DeliverySettings(Section, frozen=True):
     """`allowed_origins`: whose web pages may ask the doors for browsers, as in `https://shop.example`.
 
     "*" is everybody's: a client-side ID is public and opens what everybody may see, and no cookie is looked at.
+    `front`: provider → environment of LaunchDarkly's → how applications read it here.
     """
 
     allowed_origins: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    front: dict[str, dict[str, FrontSettings]] = {}
 
 
 class BuiltinProviderSettings(Section, frozen=True, tag_field="kind", tag="builtin"):
+    settle_seconds: float = 5.0
+
+
+class LaunchDarklyProviderSettings(Section, frozen=True, tag_field="kind", tag="launchdarkly"):
+    """`sdk_key_files`: of each environment a file with its SDK key. The addresses may be those of the EU, of the
+    federal instance or, `stream_uri`, of a relay.
+
+    `sweep_seconds`: how often all flags are read again beside the stream; `poll_seconds`: how often without it.
+    `throttled_seconds` is waited after a 429 that does not say for how long. While fewer than `kill_reserve`
+    requests are left of a window, only kills are sent.
+    """
+
+    project: str
+    api_token_file: str
+    sdk_key_files: dict[str, str] = {}
+    base_uri: str = "https://app.launchdarkly.com"
+    stream_uri: str = "https://stream.launchdarkly.com"
+    events_uri: str = "https://events.launchdarkly.com"
+    settle_seconds: float = 5.0
+    sweep_seconds: float = 600.0
+    poll_seconds: float = 10.0
+    timeout_seconds: float = 5.0
+    throttled_seconds: float = 10.0
+    kill_reserve: int = 5
+
+
+class FlagdProviderSettings(Section, frozen=True, tag_field="kind", tag="flagd"):
+    """`files`: of each environment the JSON file with its flag definitions. `sync_bind`: where they are also served
+    over gRPC; nowhere when empty."""
+
+    files: dict[str, str]
+    sync_bind: str = ""
     settle_seconds: float = 5.0
 
 
@@ -132,12 +177,68 @@ class EventsSourceSettings(Section, frozen=True, tag_field="kind", tag="events")
     retention_seconds: float = 7200.0
 
 
+class AwsSettings(Section, frozen=True):
+    """Whose keys sign requests to AWS. Without files, those of AWS' own environment variables."""
+
+    region: str
+    service: str = "monitoring"
+    access_key_file: str = ""
+    secret_key_file: str = ""
+    session_token_file: str = ""
+
+
+class JsonAskSettings(Section, frozen=True):
+    """How one kind of question is asked, where it differs from the rest. `query`: what `{{query}}` becomes."""
+
+    query: str = ""
+    url: str = ""
+    params: dict[str, str] = {}
+    body: str = ""
+    results: str = ""
+    value: str = ""
+    time: str = ""
+    error: str = ""
+
+
+class HttpJsonSourceSettings(Section, frozen=True, tag_field="kind", tag="http_json"):
+    """Any API that answers queries with JSON: how it is asked, and where the numbers stand (docs/http-json.md).
+
+    A request with a `body` is a POST, any other a GET. `results`, `value`, `time` and `error` are JMESPath. Of
+    `counter`, `sample`, `quantile` and `raw` each says how that kind of question is asked; `probe` is a query that
+    always answers, for `rampart doctor`.
+    """
+
+    url: str
+    value: str
+    headers: dict[str, str] = {}
+    header_files: dict[str, str] = {}
+    params: dict[str, str] = {}
+    param_files: dict[str, str] = {}
+    username: str = ""
+    password_file: str = ""
+    bearer_token_file: str = ""
+    aws: AwsSettings | None = None
+    body: str = ""
+    results: str = "@"
+    time: str = ""
+    time_unit: Literal["seconds", "milliseconds", "rfc3339"] = "seconds"
+    error: str = ""
+    counter: JsonAskSettings = JsonAskSettings()
+    sample: JsonAskSettings | None = None
+    quantile: JsonAskSettings | None = None
+    raw: JsonAskSettings = JsonAskSettings()
+    probe: str = ""
+    delay_seconds: float = 0.0
+    timeout_seconds: float = 10.0
+    max_concurrency: int = 4
+
+
 class LogChannelSettings(Section, frozen=True, tag_field="kind", tag="log"):
     pass
 
 
-ProviderSettings = BuiltinProviderSettings
-SourceSettings = PrometheusSourceSettings | ScrapeSourceSettings | EventsSourceSettings
+ProviderSettings = BuiltinProviderSettings | LaunchDarklyProviderSettings | FlagdProviderSettings
+SourceSettings = PrometheusSourceSettings | ScrapeSourceSettings | EventsSourceSettings | HttpJsonSourceSettings
 ChannelSettings = LogChannelSettings
 
 

@@ -55,7 +55,7 @@ class Guardrail(Struct, frozen=True, kw_only=True):
         values = {**self.values, "variation": variation, "window": prometheus_duration(window)}
         declared = self.metrics[metric]
         if declared.query is not None:
-            return QueryQuestion(query=substitute(declared.query, values))
+            return QueryQuestion(query=substitute(declared.query, values), window_seconds=window)
         if declared.histogram is not None and declared.quantile is not None:
             return QuantileQuestion(
                 histogram=substitute(declared.histogram, values),

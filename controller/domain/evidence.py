@@ -23,9 +23,10 @@ class QuantileQuestion(Struct, frozen=True, kw_only=True, tag="quantile"):
 
 
 class QueryQuestion(Struct, frozen=True, kw_only=True, tag="query"):
-    """Raw PromQL that must give one number. Never coalesced."""
+    """A raw query that must give one number. Never coalesced. PromQL has the window in its text, others need it."""
 
     query: str
+    window_seconds: float = 0.0
 
 
 Question = RatioQuestion | QuantileQuestion | QueryQuestion

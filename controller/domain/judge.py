@@ -50,22 +50,30 @@ def _problem(
         return "error", f"the source could not answer: {reading.failure}"
     if reading.series > 1:
         return "error", f"{reading.series} series where one was expected"
+    number, what = (reading.value, "the query") if shape == "query" else (reading.total, "the total")
+    if number is None or not _finite(number):
+        return "no_data", _silence(number, what)
+    stale = _staleness(reading.age_seconds, shape, stale_after)
+    if stale:
+        return "no_data", stale
     if shape == "query":
-        return (None, "") if _finite(reading.value) else ("no_data", _silence(reading.value, "the query"))
-    if reading.total is None or not _finite(reading.total):
-        return "no_data", _silence(reading.total, "the total")
-    if stale_after is not None:
-        if reading.age_seconds is None:
-            return "no_data", "the age of the newest sample is unknown"
-        if not reading.age_seconds <= stale_after:
-            return "no_data", f"the newest sample is {reading.age_seconds:.0f} s old (limit {stale_after:g} s)"
-    if reading.total < min_sample or reading.total <= 0:
-        return "too_few", f"{reading.total:.0f} requests in the window, {min_sample} needed"
+        return None, ""
+    if number < min_sample or number <= 0:
+        return "too_few", f"{number:.0f} requests in the window, {min_sample} needed"
     if shape == "ratio" and reading.bad is not None and not _finite(reading.bad):
         return "no_data", _silence(reading.bad, "the error count")
     if shape == "quantile" and not _finite(reading.value):
         return "no_data", _silence(reading.value, "the quantile")
     return None, ""
+
+
+def _staleness(age: float | None, shape: MetricShape, stale_after: float | None) -> str:
+    """Empty when it is fresh, or is a raw query's whose age the source cannot tell."""
+    if stale_after is None or (age is None and shape == "query"):
+        return ""
+    if age is None:
+        return "the age of the newest sample is unknown"
+    return "" if age <= stale_after else f"the newest sample is {age:.0f} s old (limit {stale_after:g} s)"
 
 
 def _value(reading: Reading, shape: MetricShape) -> float | None:

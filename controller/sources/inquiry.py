@@ -1,12 +1,11 @@
 """Asking over HTTP on a source's behalf: as whom, how much of an answer is taken, and what goes wrong in words."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 
 import aiohttp
 import structlog
-from msgspec import Struct
 
 from controller.errors import SourceUnavailable
 from controller.settings import secret_file
@@ -21,13 +20,6 @@ REASONS_LOGGED = 3
 SHORTEST_SECRET = 4
 
 log = structlog.get_logger()
-
-
-class Login(Struct, frozen=True):
-    """Headers of one batch, and the texts that must never be shown."""
-
-    headers: Mapping[str, str]
-    secrets: tuple[str, ...]
 
 
 def hidden(secrets: Iterable[str]) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ from controller.domain.evidence import Examined, Question
 from controller.ports import MetricSource
 from controller.settings import (
     EventsSourceSettings,
+    HttpJsonSourceSettings,
     PrometheusSourceSettings,
     ScrapeSourceSettings,
     SourceSettings,
 )
 from controller.sources.events import EventsSource
 from controller.sources.host import Host
+from controller.sources.http_json import HttpJsonSource
 from controller.sources.prometheus import PrometheusSource
 from controller.sources.scrape import ScrapeSource
 
@@ -33,6 +35,7 @@ KINDS: dict[type[SourceSettings], Callable[..., Source]] = {
     PrometheusSourceSettings: PrometheusSource,
     ScrapeSourceSettings: ScrapeSource,
     EventsSourceSettings: EventsSource,
+    HttpJsonSourceSettings: HttpJsonSource,
 }
 
 

@@ -14,7 +14,7 @@ from controller.settings import PrometheusSourceSettings
 from controller.sources import addresses, coalescing, inquiry, query_api, selectors
 from controller.sources.coalescing import Failure, Found, Key, Plan, Query, Sample
 from controller.sources.host import Host
-from controller.sources.inquiry import Complaints, Login
+from controller.sources.inquiry import Complaints
 from controller.sources.selectors import Matcher, Selector
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -31,6 +31,13 @@ SPAN_SECONDS = 900.0
 # Answers of one query.
 PartialAnswers = dict[Key, Found | Failure]
 T = TypeVar("T")
+
+
+class Login(Struct, frozen=True):
+    """Headers of one batch, and the texts that must never be shown."""
+
+    headers: Mapping[str, str]
+    secrets: tuple[str, ...]
 
 
 class Body(Struct, frozen=True):

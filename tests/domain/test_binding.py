@@ -83,8 +83,12 @@ def test_questions_name_flag_variation_environment_and_parameters() -> None:
 
 def test_a_raw_query_gets_its_window_and_keeps_an_escaped_dollar() -> None:
     guardrail = bound(service="checkout", zone="us")
-    assert guardrail.question("depth", "on") == QueryQuestion(query='max_over_time(depth{c=~"a$"}[300s])')
-    assert guardrail.question("depth", "on", 3600) == QueryQuestion(query='max_over_time(depth{c=~"a$"}[3600s])')
+    assert guardrail.question("depth", "on") == QueryQuestion(
+        query='max_over_time(depth{c=~"a$"}[300s])', window_seconds=300
+    )
+    assert guardrail.question("depth", "on", 3600) == QueryQuestion(
+        query='max_over_time(depth{c=~"a$"}[3600s])', window_seconds=3600
+    )
 
 
 def test_floor_and_defaults_arrive_in_base_units() -> None:

@@ -48,6 +48,13 @@ def test_an_unknown_age_is_not_fresh() -> None:
     assert settled("ratio", total=500.0, bad=0.0, age_seconds=math.nan)[0] == "no_data"
 
 
+def test_what_a_raw_query_gives_is_stale_when_its_age_is_known_to_be() -> None:
+    assert settled("query", value=3.0, age_seconds=31.0)[0] == "no_data"
+    assert settled("query", value=3.0, age_seconds=math.nan)[0] == "no_data"
+    assert settled("query", value=3.0, age_seconds=30.0) == (None, 3.0)
+    assert settled("query", value=3.0) == (None, 3.0)
+
+
 def test_too_small_a_sample_is_too_few_and_zero_traffic_too() -> None:
     assert settled("ratio", total=99.0, bad=0.0, age_seconds=1.0)[0] == "too_few"
     zero = settle(Reading(query="q", total=0.0, age_seconds=1.0), "ratio", min_sample=0, stale_after=30.0)
