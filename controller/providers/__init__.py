@@ -3,10 +3,14 @@
 from collections.abc import Callable
 
 from controller.providers.builtin import BuiltinProvider
+from controller.providers.flagd import FlagdProvider
 from controller.providers.host import Host, Provider
-from controller.settings import BuiltinProviderSettings, ProviderSettings
+from controller.settings import BuiltinProviderSettings, FlagdProviderSettings, ProviderSettings
 
-KINDS: dict[type[ProviderSettings], Callable[..., Provider]] = {BuiltinProviderSettings: BuiltinProvider}
+KINDS: dict[type[ProviderSettings], Callable[..., Provider]] = {
+    BuiltinProviderSettings: BuiltinProvider,
+    FlagdProviderSettings: FlagdProvider,
+}
 
 
 def build(name: str, settings: ProviderSettings, host: Host) -> Provider:
