@@ -24,6 +24,7 @@ CANNOT: dict[Beyond, str] = {
     Edit.RENAMED: "the key is the identity of a built-in flag; under another key it is another flag",
     Knowledge.WHO: "flags are only changed through Rampart: its audit log knows who",
     Knowledge.WHEN: "flags are only changed through Rampart: its audit log knows when",
+    Knowledge.COME_BACK: "a kill holds the flag down on the board, whatever is stored",
 }
 
 

@@ -160,8 +160,9 @@ class Edits(Cases):
         await bring_to(world, "everyone")
         await pressed_on(world)
         await world.edit(Edit.TURNED_ON)
-        state = await seen(world, lambda one: one.exposure == 0, seconds=world.patience)
-        assert exposes_nobody(state)
+        if Knowledge.COME_BACK not in self.cannot:
+            await seen(world, lambda one: one.enabled, seconds=world.patience)
+        assert exposes_nobody(await seen(world))
         await pressed_on(world)
 
     @needs(Edit.TURNED_ON, Edit.RAISED)

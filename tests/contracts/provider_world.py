@@ -73,6 +73,8 @@ class Knowledge(StrEnum):
 
     WHO = "who changed it"
     WHEN = "when it was changed"
+    COME_BACK = "that a killed flag came back"
+    """Without it a kill holds the flag down here, whatever people write where it is kept."""
 
 
 Beyond = Fault | Edit | Knowledge

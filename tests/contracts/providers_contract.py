@@ -24,11 +24,12 @@ from tests.contracts.provider_cases import (
 )
 from tests.contracts.provider_edits import Edits
 from tests.contracts.provider_failures import Failures
+from tests.contracts.provider_rollouts import Rollouts
 from tests.contracts.provider_world import FLAG, SERVE, ProviderWorld
 from tests.support.rollouts import make_plan
 
 
-class ProviderContract(Failures, Edits):
+class ProviderContract(Failures, Edits, Rollouts):
     async def test_what_was_applied_is_observed(self, world: ProviderWorld) -> None:
         await world.provider.apply(share(1_000, STAFF, BETA))
         state = await seen(world, lambda one: one.exposure == 1_000)
