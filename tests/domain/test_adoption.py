@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controller.domain.adoption import GUARDRAIL_WORDS, second_person_because, tendency
 from controller.domain.binding import BoundRule, Guardrail
@@ -73,6 +74,47 @@ def test_whatever_differs_is_told_and_nothing_is_when_nothing_does(
     before, after = make_guardrails(PLAN, rules=one), make_guardrails(PLAN, rules=other, window=window)
     because = second_person_because(RUN, (PLAN, before), (PLAN, after))
     assert bool(because) == (before != after)
+
+
+def because(before: tuple[Guardrail, ...], after: tuple[Guardrail, ...]) -> list[str]:
+    return second_person_because(RUN, (PLAN, before), (PLAN, after))
+
+
+def test_a_changed_rule_is_told_with_what_was_written_before_and_after() -> None:
+    before = make_guardrails(PLAN, rules=[RULE])
+    after = make_guardrails(PLAN, rules=[merged(RULE, {"for": "10m", "then": "pause"})])
+    assert because(before, after) == [
+        "changes the step_back rule web/r (then: step_back → pause; for: 5m → 10m; looser)"
+    ]
+
+
+def test_rules_that_only_changed_places_are_told_as_that() -> None:
+    both = [RULE, merged(RULE, {"id": "s"})]
+    before, after = make_guardrails(PLAN, rules=both), make_guardrails(PLAN, rules=both[::-1])
+    assert because(before, after) == ["changes the order or number of the guardrails"]
+    assert because(before, before) == []
+
+
+def test_a_policy_that_comes_or_goes_is_told_with_its_rules() -> None:
+    (one,) = make_guardrails(PLAN, rules=[RULE])
+    other = replace(one, policy="other", rules=(*one.rules, *one.rules))
+    assert because((one,), (one, other)) == ["adds the policy other with 2 rules"]
+    assert because((one, other), (other,)) == ["drops the policy web with 1 rule"]
+
+
+def test_approvals_that_come_or_change_are_told_by_their_stage() -> None:
+    plain = _stages()
+    asking = [plain[0], {**plain[1], "approval": {"from": ["managers"]}}, *plain[2:]]
+    longer = [plain[0], {**plain[1], "approval": {"from": ["managers"], "timeout": "2h"}}, *plain[2:]]
+    guardrails = make_guardrails(PLAN)
+
+    def told(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[str]:
+        plans = make_plan(stages=before), make_plan(stages=after)
+        return second_person_because(RUN, (plans[0], guardrails), (plans[1], guardrails))
+
+    assert told(plain, asking) == ["adds an approval before 10 %"]
+    assert told(asking, longer) == ["changes the approval before 10 %"]
+    assert told(asking, asking) == []
 
 
 def test_an_approval_behind_the_run_takes_no_second_person() -> None:

@@ -147,6 +147,15 @@ def test_a_row_that_was_taken_out_is_missing_by_its_version(proof: Proof, whole:
         assert findings(verify(without(whole, place)))["chain"], place
 
 
+def test_missing_rows_are_named(whole: Proof) -> None:
+    one, two = without(whole, 3), without(without(whole, 3), 3)
+    first, last = whole.rows[3].sequence, whole.rows[4].sequence
+    assert findings(verify(one))["chain"][0].endswith(f"row {first} is missing: row {last} follows")
+    assert findings(verify(two))["chain"][0].endswith(
+        f"rows {first} to {last} are missing: row {last + 1} follows"
+    )
+
+
 def test_rows_that_changed_places_are_found(proof: Proof) -> None:
     for place in range(len(proof.rows) - 1):
         one, other = proof.rows[place : place + 2]
@@ -439,16 +448,24 @@ def test_a_cut_end_is_found_with_a_noted_head_and_only_so(proof: Proof, whole: P
     assert findings(verify(of_one, head_of(proof)))["head"]
 
 
-def test_a_head_that_cannot_be_compared_is_no_pass(proof: Proof) -> None:
-    before = proof.rows[0].sequence - 1
-    for sequence, why in [
-        (before, "noted before the run began"),
-        (proof.rows[-1].sequence + 1, "only an export with --all"),
-        (proof.head.sequence + 5, "it is older, or was cut off"),
+def test_a_head_that_cannot_be_compared_is_no_pass(proof: Proof, whole: Proof) -> None:
+    before, end = proof.rows[0].sequence - 1, proof.head.sequence
+    holed = without(whole, 3)
+    for one, sequence, why in [
+        (proof, before, "it was noted before the run began, and says nothing about it"),
+        (proof, proof.rows[-1].sequence + 1, "it is another run's, and only an export with --all holds those"),
+        (proof, end + 5, f"the file says that the log ended at row {end}: it is older, or was cut off"),
+        (holed, whole.rows[3].sequence, "it is missing"),
     ]:
-        report = verify(proof, ProofHead(sequence=sequence, hash="00"))
+        report = verify(one, ProofHead(sequence=sequence, hash="00"))
         assert not report.good
-        assert why in findings(report)["head"][0]
+        assert findings(report)["head"] == [f"the head of row {sequence} cannot be compared: {why}"]
+
+
+def test_what_does_not_fit_a_noted_head_names_the_row(whole: Proof) -> None:
+    noted = replace(head_of(whole, 3), hash="00")
+    (found,) = next(check for check in verify(whole, noted).checks if check.name == "head").findings
+    assert found.row == noted.sequence
 
 
 def test_a_noted_head_vouches_for_the_neighbours_before_it_and_no_further(proof: Proof, whole: Proof) -> None:
