@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 
 import aiohttp
@@ -101,7 +102,7 @@ class HttpJsonSource:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"http-json-{name}")
         self._session: aiohttp.ClientSession | None = None
         self._complaints = Complaints(name)
-        self._silent_until = -math.inf
+        self._silent_until, self._why_silent = -math.inf, ""
 
     def start(self) -> None:
         """Nothing runs between measurements."""
@@ -116,9 +117,8 @@ class HttpJsonSource:
         """All answers within `timeout_seconds`; what has none by then fails alone."""
         if not questions:
             return {}
-        asks = sorted(
-            {ask for question in questions for ask in asks_of(question)}, key=lambda ask: ORDER[ask.kind]
-        )
+        needed = dict.fromkeys(ask for question in questions for ask in asks_of(question))
+        asks = sorted(needed, key=lambda ask: ORDER[ask.kind])
         answers = dict(zip(asks, await self._answers(asks), strict=True))
         self._complaints.are({one.text for one in answers.values() if isinstance(one, Failure)})
         return {question: _reading(question, answers) for question in questions}
@@ -229,15 +229,17 @@ class HttpJsonSource:
         return Request(method, url, signed, body)
 
     def _refuse_while_silent(self) -> None:
-        left = self._silent_until - self._clock.monotonic()
-        if left > 0:
-            raise SourceUnavailable(f"it was asked too often, and is not asked again for {math.ceil(left)} s")
+        if self._clock.monotonic() < self._silent_until:
+            raise SourceUnavailable(self._why_silent)
 
     def _fall_silent(self, response: aiohttp.ClientResponse) -> None:
         """Whoever is asked too often is left alone for as long as it says: each tick would make it worse."""
         if response.status in ASKED_TOO_OFTEN:
-            seconds = _pause(response.headers, self._clock.now().timestamp())
-            self._silent_until = max(self._silent_until, self._clock.monotonic() + seconds)
+            now = self._clock.now()
+            seconds = _pause(response.headers, now.timestamp())
+            self._silent_until = self._clock.monotonic() + seconds
+            again = f"{now + timedelta(seconds=math.ceil(seconds)):%H:%M:%S} UTC"
+            self._why_silent = f"it was asked too often (HTTP {response.status}), and is not asked before {again}"
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
