@@ -9,6 +9,7 @@ from controller.domain.quantities import Duration, Name, seconds
 
 RuleMode = Literal["enforce", "observe"]
 MetricShape = Literal["ratio", "quantile", "query"]
+QueryLanguage = Literal["promql", "vendor"]
 BUILT_IN_PLACEHOLDERS = ("flag", "variation", "environment", "window")
 
 
@@ -30,7 +31,7 @@ class Baseline(Document, frozen=True):
 
 
 class Metric(Document, frozen=True):
-    """One of three shapes: bad/total counters, a histogram's quantile, or raw PromQL."""
+    """One of three shapes: bad/total counters, a histogram's quantile, or a raw query."""
 
     bad: str | None = None
     total: str | None = None
@@ -72,9 +73,12 @@ class WhenUnknown(Document, frozen=True):
 
 
 class PolicySpec(Document, frozen=True):
+    """`language` of the metrics' texts: `vendor` is whatever the system behind the source understands."""
+
     source: Name
     metrics: Annotated[dict[Name, Metric], Meta(min_length=1)]
     rules: Annotated[list[Rule], Meta(min_length=1)]
+    language: QueryLanguage = "promql"
     params: dict[Name, Param] = {}
     every: Duration = "15s"
     window: Duration = "5m"

@@ -26,7 +26,7 @@ ROUNDS = 4
 ORDER: Mapping[str, tuple[str, ...]] = {
     "PlanSpec": ("flag", "serve", "mode", "audience", "stages", "guardrails", "schedule", "notify"),
     "PolicySpec": (
-        *("params", "source", "every", "window", "staleAfter", "baseline"),
+        *("params", "source", "language", "every", "window", "staleAfter", "baseline"),
         *("metrics", "rules", "minSample", "noData", "queryError"),
     ),
     "Rule": ("id", "if", "floor", "for", "then", "mode", "evenIfControlFails"),

@@ -43,6 +43,9 @@ class Selected(Struct, frozen=True):
 
 
 def _selected(spec: PolicySpec) -> Iterator[Selected]:
+    """None of a policy in another language, which nobody here can read."""
+    if spec.language != "promql":
+        return
     for name, metric in spec.metrics.items():
         for key, text in selectors(metric).items():
             try:
@@ -54,7 +57,7 @@ def _selected(spec: PolicySpec) -> Iterator[Selected]:
 
 def _queries(spec: PolicySpec) -> Iterator[tuple[Path, str, promql.Query]]:
     for name, metric in spec.metrics.items():
-        if metric.query is None:
+        if metric.query is None or spec.language != "promql":
             continue
         try:
             yield ("spec", "metrics", name, "query"), metric.query, promql.query(metric.query)
@@ -167,6 +170,9 @@ def _operator_part(text: str, matcher: promql.Matcher) -> tuple[int, int] | None
 
 
 def check_environment(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
+    if spec.language != "promql":
+        yield from _vendor_environment(manifest, spec)
+        return
     found = list(_selected(spec))
     placed = {one.metric for one in found if one.selector.labels & PLACE_LABELS}
     placed |= {one.metric for one in found if "environment" in _names(one.text)}
@@ -175,6 +181,17 @@ def check_environment(manifest: Manifest, spec: PolicySpec, _: Context) -> Probl
         message = f"nothing says which environment is measured: {listed(mixed)}"
         help_text = 'add environment="$environment"'
         yield manifest.problem(("spec", "metrics"), "R117", message, help_text, at_key=True)
+
+
+def _vendor_environment(manifest: Manifest, spec: PolicySpec) -> Problems:
+    mixed = sorted(
+        name
+        for name, metric in spec.metrics.items()
+        if selectors(metric) and not any("environment" in _names(text) for text in selectors(metric).values())
+    )
+    if mixed:
+        message = f"nothing says which environment is measured: {listed(mixed)}"
+        yield manifest.problem(("spec", "metrics"), "R117", message, "choose by $environment", at_key=True)
 
 
 def _names(text: str) -> set[str]:

@@ -249,7 +249,7 @@ def check_cohort(manifest: Manifest, spec: PlanSpec, context: Context) -> Proble
         return
     for index, use in enumerate(spec.guardrails):
         policy = context.policies.get(use.policy)
-        if policy is None or all(_keeps_audience_out(text) for text in _all_selectors(policy)):
+        if policy is None or all(_keeps_audience_out(text, policy) for text in _all_selectors(policy)):
             continue
         message = f'"{use.policy}" also counts the audience that is always in: staff could hide or cause a breach'
         help_text = 'add cohort="share" to its selectors'
@@ -261,7 +261,9 @@ def _all_selectors(policy: GuardrailPolicy) -> list[str]:
     return [text for metric in policy.spec.metrics.values() for text in selectors(metric).values()]
 
 
-def _keeps_audience_out(text: str) -> bool:
+def _keeps_audience_out(text: str, policy: GuardrailPolicy) -> bool:
+    if policy.spec.language != "promql":
+        return "cohort" in text
     try:
         return "cohort" in promql.selector(text).labels
     except promql.PromqlError:

@@ -25,6 +25,7 @@ Problems = Iterator[Problem]
 
 NOTHING = Condition(())
 TURNED_ROUND = {"=>": ">=", "=<": "<="}
+VENDOR_KIND = "http_json"
 SHAPES = "bad and total (two counters), or histogram and quantile, or query"
 
 
@@ -202,6 +203,8 @@ def _lacking(metric: Metric) -> str:
 
 
 def check_promql(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems:
+    if spec.language != "promql":
+        return
     for name, metric in spec.metrics.items():
         for key, text in selectors(metric).items():
             path: Path = ("spec", "metrics", name, key)
@@ -233,6 +236,13 @@ def check_source(manifest: Manifest, spec: PolicySpec, context: Context) -> Prob
             did_you_mean(spec.source, context.surroundings.sources) or "add it under [sources] in rampart.toml"
         )
         yield manifest.problem(("spec", "source"), "R071", message, help_text)
+        return
+    spoken = "vendor" if kind == VENDOR_KIND else "promql"
+    if spec.language != spoken:
+        place: Path = ("spec", "language" if "language" in manifest.node_at(("spec",)).entries else "source")
+        taken = "PromQL, not a vendor's language" if spoken == "promql" else "its vendor's language, not PromQL"
+        message = f'the source "{spec.source}" is of kind {kind} and takes {taken}'
+        yield manifest.problem(place, "R133", message, f"write language: {spoken}")
     if kind != "scrape":
         return
     for name, metric in spec.metrics.items():
@@ -317,13 +327,15 @@ def check_dilution(manifest: Manifest, spec: PolicySpec, _: Context) -> Problems
                 continue
             if "flag" in used:
                 message = "the selector does not distinguish variations: rollout and baseline are the same series"
-                help_text = 'add variation="$variation"'
+                help_text = 'add variation="$variation"' if spec.language == "promql" else "choose by $variation"
             else:
                 message = (
                     "the selector distinguishes neither flag nor variation: at a 1 % stage a rollout that fails "
                     "every request moves this metric by 1 % only, and the baseline moves with it"
                 )
                 help_text = 'add flag="$flag",variation="$variation"'
+                if spec.language != "promql":
+                    help_text = "choose by $flag and $variation"
             path: Path = ("spec", "metrics", name, key)
             yield manifest.problem(path, "R060", message, help_text)
 

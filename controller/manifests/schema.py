@@ -88,6 +88,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
     "Notify": {"to": "A channel of the settings.", "events": "What it is told of."},
     "PolicySpec": {
         "source": "A source of the settings.",
+        "language": "What bad, total, histogram and query are written in: vendor for a source of kind http_json.",
         "metrics": "What is measured, by name.",
         "rules": "What is harm, and what happens then.",
         "params": "Placeholders that a plan fills in with `with`.",
@@ -110,7 +111,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "total": "Selector of the counter of all requests.",
         "histogram": "Selector of a classic histogram's _bucket series.",
         "quantile": "Which quantile of the histogram, between 0 and 1.",
-        "query": "Raw PromQL that gives one number; not for sources that scrape targets themselves.",
+        "query": "A raw query that gives one number; not for sources that scrape targets themselves.",
         "unit": "What the number counts: seconds, ratio, or any word to show.",
     },
     "Rule": {

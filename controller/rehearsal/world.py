@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -240,6 +241,13 @@ def _synthetic(question: Question, track: Track, side: Side, window: float) -> Q
 
 
 def _metrics_of(question: Question) -> frozenset[str]:
+    """The series that it selects by name; none when it is in a language that nobody here can read."""
+    with suppress(Invalid):
+        return _selected(question)
+    return frozenset()
+
+
+def _selected(question: Question) -> frozenset[str]:
     match question:
         case RatioQuestion(bad=bad, total=total):
             return frozenset({selectors.parse(bad).metric, selectors.parse(total).metric})

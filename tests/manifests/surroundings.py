@@ -32,7 +32,7 @@ def policies(*texts: bytes | str) -> dict[str, GuardrailPolicy]:
 
 
 SURROUNDINGS = Surroundings(
-    sources={"prod-prometheus": "prometheus", "local": "scrape", "track": "events"},
+    sources={"prod-prometheus": "prometheus", "local": "scrape", "track": "events", "datadog": "http_json"},
     providers={"main": "builtin"},
     channels=frozenset({"checkout-oncall", "payments-oncall", "media-oncall"}),
     groups={"release-managers": ["dana", "kim"], "payments-leads": ["ada"], "nobody": []},

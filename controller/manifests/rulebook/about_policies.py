@@ -13,6 +13,14 @@ rules:
 """
 _LABELS = 'flag="$flag",variation="$variation",environment="$environment",cohort="share"'
 _GOOD_RATE = _RATE % (_LABELS, _LABELS)
+_VENDOR_RATE = """\
+metrics:
+  error_rate:
+    bad: sum:shop.errors{flag:$flag,variation:$variation,env:$environment}.as_count()
+    total: sum:shop.requests{flag:$flag,variation:$variation,env:$environment}.as_count()
+rules:
+  - { id: errors-high, if: error_rate > 1%, for: 2m, then: kill }
+"""
 
 
 def _rules(*lines: str) -> str:
@@ -510,5 +518,15 @@ POLICY_RULES = (
         why="Conditions that name it cannot be read, at least not by people.",
         bad=_GOOD_RATE.replace("error_rate", "baseline"),
         good=_GOOD_RATE,
+    ),
+    Rule(
+        code="R133",
+        name="other-language",
+        topic="policy",
+        server=True,
+        what="Metrics in another language than the one their source is asked in.",
+        why="A source of kind http_json hands the texts on as they are, to a system that has a language of its own.",
+        bad="source: datadog\n" + _GOOD_RATE,
+        good="source: datadog\nlanguage: vendor\n" + _VENDOR_RATE,
     ),
 )
