@@ -88,6 +88,10 @@ class FlagdWorld:
         provider.start()
         return provider
 
+    def reopen(self) -> None:
+        """As after a restart of Rampart; the provider of before is closed."""
+        self.provider = self._provider("r1")
+
     @asynccontextmanager
     async def another(self) -> AsyncIterator[FlagProvider]:
         provider = self._provider("r2")

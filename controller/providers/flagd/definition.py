@@ -280,7 +280,7 @@ def _fallback_of_kill(found: Found, serve: Serve | None, known: str | None) -> s
     if not variants or not isinstance(variants, dict):
         raise ValueError("its definition has no variants")
     named = fallback_of(found, serve.fallback if serve else known)
-    negative = [name for name, value in variants.items() if value is False]
+    negative = [str(name) for name, value in variants.items() if value is False]
     if named is not None:
         return named
     if len(negative) == 1:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from json.decoder import JSONDecodeError, JSONDecoder, scanstring
+from json import JSONDecodeError, JSONDecoder
 from typing import Any, NamedTuple
 
 from controller.providers.flagd.definition import Found, Json
@@ -112,7 +112,7 @@ def _members(text: str, start: int) -> tuple[list[Member], int]:
     decoder, found = JSONDecoder(), []
     at = _skip(text, start + 1)
     while text[at] != "}":
-        key, end = scanstring(text, at + 1)
+        key, end = decoder.raw_decode(text, at)
         value_at = _skip(text, _skip(text, end) + 1)
         _, value_end = decoder.raw_decode(text, value_at)
         found.append(Member(key, at, value_at, value_end))
