@@ -4,11 +4,12 @@ Documentation: docs/api/feature-flags/patch-feature-flag. All of them are made o
 semantic-patch): the caller works on a copy, and the first that is refused ends it. One that finds everything as
 asked already is no error.
 
-Not documented, and chosen here: a rollout lists its variations in the order of the flag, whatever order the map
-came in; weights have to add up to 100 %; an empty list of clauses is refused.
+Not documented, and chosen here: weights have to add up to 100 %; an empty list of clauses is refused. What a
+rollout lists after a map of weights is not documented either, and decides who is in a share: see `Quirks`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tests.support.launchdarkly.errors import invalid, not_found
@@ -24,14 +25,25 @@ OPERATORS = {
 }  # fmt: skip
 
 
+@dataclass
+class Quirks:
+    """A rollout lists variations in the order of the flag, or of the map; with those of weight 0, or without."""
+
+    map_order: bool = False
+    drop_zero: bool = False
+
+
 class Draft:
     """A copy of a flag that may be changed, with the environment that the patch names, and the other flags."""
 
-    def __init__(self, flag: Flag, environment: str | None, flags: dict[str, Flag], now: int) -> None:
+    def __init__(
+        self, flag: Flag, environment: str | None, flags: dict[str, Flag], now: int, quirks: Quirks
+    ) -> None:
         self.flag = flag
         self.environment = environment
         self.flags = flags
         self.now = now
+        self.quirks = quirks
 
     @property
     def config(self) -> Config:
@@ -139,8 +151,10 @@ def _served(draft: Draft, instruction: Json) -> Json:
     by_index = {draft.index({"variationId": key}): weight for key, weight in weights.items()}
     if sum(by_index.values()) != FULL:
         raise invalid(f"rolloutWeights add up to {sum(by_index.values())} instead of {FULL}")
+    order = list(by_index) if draft.quirks.map_order else sorted(by_index)
+    listed = [index for index in order if by_index[index] or not draft.quirks.drop_zero]
     rollout: Json = {
-        "variations": [{"variation": index, "weight": by_index[index]} for index in sorted(by_index)],
+        "variations": [{"variation": index, "weight": by_index[index]} for index in listed],
         "contextKind": instruction.get("rolloutContextKind", "user"),
     }
     if "rolloutBucketBy" in instruction:

@@ -10,7 +10,7 @@ from tests.support.launchdarkly.account import Actor, Environment, Member, Proje
 from tests.support.launchdarkly.audit import Entry
 from tests.support.launchdarkly.errors import ApiError, forbidden, invalid, not_found
 from tests.support.launchdarkly.flags import Flag, new_flag, rest_flag
-from tests.support.launchdarkly.instructions import Draft, action_of, carry_out, touches_environment
+from tests.support.launchdarkly.instructions import Draft, Quirks, action_of, carry_out, touches_environment
 from tests.support.launchdarkly.pending import Waiting, overlap
 from tests.support.launchdarkly.releases import Release
 
@@ -24,6 +24,7 @@ class Ledger:
 
     def __init__(self, changed: OnChange) -> None:
         self.time: Callable[[], float] = time.time
+        self.quirks = Quirks()
         self.projects: dict[str, Project] = {}
         self.tokens: dict[str, Token] = {}
         self.members: dict[str, Member] = {}
@@ -129,7 +130,7 @@ class Ledger:
         return draft.flag
 
     def _draft(self, project: str, flag: Flag, environment: str | None) -> Draft:
-        return Draft(copy.deepcopy(flag), environment, self.project(project).flags, self.now_millis)
+        return Draft(copy.deepcopy(flag), environment, self.project(project).flags, self.now_millis, self.quirks)
 
     def _check_rights(self, actor: Actor, instructions: Sequence[Json]) -> None:
         """A role without the action: 403 (docs/api#errors)."""
@@ -174,7 +175,7 @@ class Ledger:
                     raise invalid(f"a pending {what} ({one.id}) would fail after this change")
 
     def _would_work(self, draft: Draft, waiting: Waiting) -> bool:
-        trial = Draft(copy.deepcopy(draft.flag), draft.environment, draft.flags, draft.now)
+        trial = Draft(copy.deepcopy(draft.flag), draft.environment, draft.flags, draft.now, self.quirks)
         try:
             carry_out(trial, waiting.instructions)
         except ApiError:

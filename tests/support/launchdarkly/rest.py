@@ -165,7 +165,8 @@ class RestApi:
         """
         project = raw.match_info["project"]
         filters = _filters(raw.query.get("filter", ""))
-        wanted = self._wanted(raw, project) or [one for one in (filters.pop("filterEnv", ""),) if one]
+        filtered = filters.pop("filterEnv", "")
+        wanted = self._wanted(raw, project) or [one for one in (filtered,) if one]
         found = [
             flag for flag in self._ledger.project(project).flags.values() if self._fits(project, flag, filters)
         ]
