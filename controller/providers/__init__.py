@@ -5,11 +5,18 @@ from collections.abc import Callable
 from controller.providers.builtin import BuiltinProvider
 from controller.providers.flagd import FlagdProvider
 from controller.providers.host import Host, Provider
-from controller.settings import BuiltinProviderSettings, FlagdProviderSettings, ProviderSettings
+from controller.providers.launchdarkly import LaunchDarklyProvider
+from controller.settings import (
+    BuiltinProviderSettings,
+    FlagdProviderSettings,
+    LaunchDarklyProviderSettings,
+    ProviderSettings,
+)
 
 KINDS: dict[type[ProviderSettings], Callable[..., Provider]] = {
     BuiltinProviderSettings: BuiltinProvider,
     FlagdProviderSettings: FlagdProvider,
+    LaunchDarklyProviderSettings: LaunchDarklyProvider,
 }
 
 

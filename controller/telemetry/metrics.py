@@ -108,6 +108,10 @@ class Metrics:
             "rampart_provider_requests_total", "Requests to a provider.", ["provider", "operation", "result"],
             registry=registry,
         )  # fmt: skip
+        self._provider_deliveries = Histogram(
+            "rampart_provider_delivery_seconds", "From the answer to a write to a connected SDK showing it.",
+            ["provider", "environment"], buckets=KILL_BUCKETS, registry=registry,
+        )  # fmt: skip
         self._unreadable = Gauge(
             "rampart_unreadable_documents", "Documents in the database that cannot be read.", ["kind"],
             registry=registry,
@@ -190,6 +194,9 @@ class Metrics:
 
     def provider_request(self, provider: str, operation: str, result: str) -> None:
         self._provider_requests.labels(provider, operation, result).inc()
+
+    def provider_delivered(self, provider: str, environment: str, seconds: float) -> None:
+        self._provider_deliveries.labels(provider, environment).observe(seconds)
 
     def unreadable(self, counts: Mapping[UnreadableKind, int]) -> None:
         for kind in get_args(UnreadableKind):
