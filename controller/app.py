@@ -102,10 +102,14 @@ class Rampart:
             pooled=settings.database.pooled,
         )
         self.tokens = access.TokenBook()
-        self.sdk_keys = delivery.SdkKeyBook()
         self.board = FlagBoard(
-            VersionClock(clock=self.clock, floor=self.journal.floor, reserve=self.journal.reserve)
+            VersionClock(clock=self.clock, floor=self.journal.floor, reserve=self.journal.reserve),
+            others=settings.providers.keys() - set(settings.built_in_providers),
         )
+        self.fronts = delivery.fronts(
+            settings, board=self.board, clock=self.clock, metrics=self.metrics, chance=self.chance.random
+        )
+        self.sdk_keys = delivery.SdkKeyBook(key for front in self.fronts for key in front.keys)
         host = Host(self.store, self.board, self.clock, self.metrics, self.replica.name)
         self.providers = {name: providers.build(name, one, host) for name, one in settings.providers.items()}
         self.events = PostgresEvents(self.store.connections, replica=self.replica.name)
@@ -221,6 +225,8 @@ class Rampart:
             provider.start()
         if self.event_book:
             self.event_book.start()
+        for front in self.fronts:
+            front.start()
         self.scheduler.start()  # an unconfirmed kill is pressed on with, database or not
         self._connecting = asyncio.create_task(self._connect())
 
@@ -253,6 +259,8 @@ class Rampart:
         await self.peers.close()
         if self.event_book:
             await self.event_book.close()
+        for front in self.fronts:
+            await front.close()
         for source in self.sources.values():
             await source.close()
         for provider in self.providers.values():
@@ -401,6 +409,8 @@ class Rampart:
 
     async def _remember(self) -> None:
         """Keep the last known state on disk, when it changed. Not fatal: the database has it all."""
+        for front in self.fronts:
+            await front.save()
         async with self._remembering:
             revision = self.board.revision
             state = LastKnown(
@@ -482,6 +492,7 @@ async def _serve(settings: Settings) -> int:
         rampart.clock,
         origins=settings.delivery.allowed_origins,
         event_book=rampart.event_book,
+        fronts=rampart.fronts,
     )
     app = doors.before(api.create_app(rampart))
     config = uvicorn.Config(

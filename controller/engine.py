@@ -60,8 +60,7 @@ class Engine:
         chance: Callable[[], float],
         remember: Callable[[], Awaitable[None]],
     ) -> None:
-        self.owner, self.store = owner, store
-        self.board, self.metrics = board, metrics
+        self.owner, self.store, self.board, self.metrics = owner, store, board, metrics
         self._settings, engine = settings, settings.engine
         self.killbook, self.lowering, self.kill_ledger, self.killer = kill_path(
             journal=journal,

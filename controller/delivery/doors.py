@@ -1,6 +1,7 @@
 """All doors for SDKs, wired."""
 
 from collections.abc import Collection
+from functools import partial
 
 from litestar.types import ASGIApp
 
@@ -13,6 +14,7 @@ from controller.delivery.evaluations import Evaluations
 from controller.delivery.event_book import EventBook
 from controller.delivery.events import EventsDoor
 from controller.delivery.front import FrontDoor
+from controller.delivery.fronts import Front
 from controller.delivery.keys import SdkKeyBook
 from controller.delivery.ofrep import OfrepDoor
 from controller.delivery.server_sdk import ServerSdkDoor
@@ -40,6 +42,7 @@ class Doors:
         client_streams: Streams | None = None,
         turns: Turns | None = None,
         event_book: EventBook | None = None,
+        fronts: Collection[Front] = (),
     ) -> None:
         self.streams = streams or Streams(clock)
         self.client_streams = client_streams or Streams(clock)
@@ -47,12 +50,18 @@ class Doors:
         entrance = Entrance(board, keys, Cors(origins))
         evaluations = Evaluations(board)
         audience = Audience(board, evaluations)
-        self.events = EventsDoor(entrance, board, clock, event_book)
+        forwarders = {one.environment: one.forwarder for one in fronts}
+        for front in fronts:
+            front.show_streams(partial(self._open_streams, front.environment))
+        self.events = EventsDoor(entrance, board, clock, event_book, forwarders)
         self._server = ServerSdkDoor(board, entrance, self.streams)
         self._client = ClientSdkDoor(
             board, entrance, self.client_streams, audience, ClientValues(evaluations), turns
         )
         self._ofrep = OfrepDoor(board, entrance, self.client_streams, audience, evaluations, turns)
+
+    def _open_streams(self, environment: str) -> int:
+        return self.streams.open_in[environment] + self.client_streams.open_in[environment]
 
     def before(self, app: ASGIApp) -> FrontDoor:
         """Answers at the endpoints for SDKs; everything else is the app's."""

@@ -83,6 +83,8 @@ class Entrance:
             elif (key := credential.find(self._keys, scope)) is None:
                 refusal = credential.refusal
                 await answer(send, refusal.status, refusal.header, body=refusal.body)
+            elif not self._board.knows(key.environment):
+                await busy(send, b"the flags of this environment have not come yet; try again\n")
             else:
                 await serve(key, scope, receive, send)
 

@@ -6,9 +6,10 @@ SDKs stop sending events for good on most answers that are errors: only 400, 408
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import NamedTuple
 
 from litestar.types import Receive, Scope, Send
@@ -20,6 +21,7 @@ from controller.delivery.event_bodies import MAX_BYTES, Garbled, TooLarge
 from controller.delivery.event_book import EventBook
 from controller.delivery.event_counts import Counts, Wanted
 from controller.delivery.flag_history import FlagHistory, View
+from controller.delivery.forwarding import Forwarder
 from controller.domain.catalogue import SdkKey
 from controller.domain.tally import Delivery
 from controller.ports import Clock
@@ -50,11 +52,20 @@ class Reading(NamedTuple):
 class EventsDoor:
     """Without a book nobody asks for events: they are taken in and forgotten.
 
+    Events of an environment in `forwarders` are another server's: they are passed on, and not counted here.
     `posts` is how many deliveries of events came in.
     """
 
-    def __init__(self, entrance: Entrance, board: FlagBoard, clock: Clock, book: EventBook | None) -> None:
+    def __init__(
+        self,
+        entrance: Entrance,
+        board: FlagBoard,
+        clock: Clock,
+        book: EventBook | None,
+        forwarders: Mapping[str, Forwarder] = MappingProxyType({}),
+    ) -> None:
         self.posts = 0
+        self._forwarders = forwarders
         self._entrance = entrance
         self._history = FlagHistory(board) if book else None
         self._clock = clock
@@ -80,13 +91,19 @@ class EventsDoor:
     async def _diagnostic(self, key: SdkKey, scope: Scope, receive: Receive, send: Send) -> None:
         """How an SDK is configured, for its vendor."""
         self.posts += 1
-        await _drained(receive, send)
+        forwarder = self._forwarders.get(key.environment)
+        if forwarder is None:
+            await _drained(receive, send)
+        else:
+            await _forwarded(forwarder, scope, receive, send)
 
     async def _events(self, key: SdkKey, scope: Scope, receive: Receive, send: Send) -> None:
         """The server's Date header, which is on every answer, is what SDKs set their debugging clock by."""
         self.posts += 1
         book, size = self._book, _announced_bytes(scope)
-        if book is None or self._history is None:
+        if forwarder := self._forwarders.get(key.environment):
+            await _forwarded(forwarder, scope, receive, send)
+        elif book is None or self._history is None:
             await _drained(receive, send)
         elif book.wanted is None or not book.has_room or self._bytes + size > MAX_BYTES_AT_ONCE:
             book.refuse(key.environment)
@@ -136,6 +153,34 @@ class EventsDoor:
 def _counted(body: bytes, encoding: str, reading: Reading, arrived: float) -> tuple[Counts, int]:
     events, garbled = event_bodies.events(event_bodies.unpacked(body, encoding))
     return event_counts.count(events, reading.key, reading.wanted, reading.view, arrived), garbled
+
+
+async def _forwarded(forwarder: Forwarder, scope: Scope, receive: Receive, send: Send) -> None:
+    """Taken in before anybody else has it: an application does not wait for the server behind us."""
+    size = _announced_bytes(scope)
+    if not forwarder.reserve(size):
+        await _passed_over(receive)
+        await answer(send, 202)
+        return
+    try:
+        body = await body_of(receive, MAX_BYTES, RECEIVE_SECONDS)
+        if body is not None:
+            forwarder.take(scope, body)
+    finally:
+        forwarder.release(size)
+    if body is None:
+        forwarder.drop()
+        await answer(send, 400, CLOSE, TEXT, body=TOO_LARGE)
+    else:
+        await answer(send, 202)
+
+
+async def _passed_over(receive: Receive) -> None:
+    """The body, without keeping any of it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(RECEIVE_SECONDS):
+            while (message := await receive())["type"] == "http.request" and message["more_body"]:
+                pass
 
 
 async def _drained(receive: Receive, send: Send) -> None:

@@ -8,20 +8,25 @@ from controller.domain.catalogue import SdkKey, SdkKeyKind
 
 
 class SdkKeyBook:
-    """All live SDK keys by digest. `loaded` is False until there was something to load them from."""
+    """All live SDK keys by digest. `loaded` is False until there was something to load them from.
 
-    def __init__(self) -> None:
+    `fixed` are keys of other servers that we stand in front of: known from the settings, and kept nowhere else.
+    """
+
+    def __init__(self, fixed: Iterable[SdkKey] = ()) -> None:
         self.loaded = False
+        self._fixed = {key.digest: key for key in fixed}
         self._by_digest: dict[bytes, SdkKey] = {}
         self._by_stream: dict[str, SdkKey] = {}
 
     def load(self, keys: Iterable[SdkKey]) -> None:
-        self._by_digest = {key.digest: key for key in keys}
+        self._by_digest = {key.digest: key for key in keys} | self._fixed
         self._by_stream = {self.stream_of(key): key for key in self._by_digest.values()}
         self.loaded = True
 
     def all(self) -> list[SdkKey]:
-        return list(self._by_digest.values())
+        """Those that were loaded."""
+        return [key for digest, key in self._by_digest.items() if digest not in self._fixed]
 
     def find(self, kind: SdkKeyKind, secret: str) -> SdkKey | None:
         """The live key with that secret. A digest lookup leaks nothing about it."""

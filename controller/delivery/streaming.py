@@ -1,6 +1,7 @@
 """Server-sent events to many clients: bounded in number, kept alive, ended with the key, cut off when too slow."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -39,7 +40,7 @@ class Feed(Protocol):
 
 
 class Streams:
-    """All streams of one kind; `open` is how many are served now."""
+    """All streams of one kind; `open` is how many are served now, `open_in` how many of them by environment."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Streams:
         send_seconds: float = SEND_SECONDS,
     ) -> None:
         self.open = 0
+        self.open_in: Counter[str] = Counter()
         self._clock = clock
         self._max_streams = max_streams
         self._heartbeat_seconds = heartbeat_seconds
@@ -74,6 +76,7 @@ class Streams:
             return
         began = self._clock.monotonic()
         self.open += 1
+        self.open_in[environment] += 1
         try:
             with listening as feed:
                 watch = asyncio.create_task(_end_on_disconnect(receive, feed))
@@ -84,6 +87,7 @@ class Streams:
                     watch.cancel()
         finally:
             self.open -= 1
+            self.open_in[environment] -= 1
             seconds = round(self._clock.monotonic() - began, 3)
             log.debug("stream_closed", environment=environment, open_seconds=seconds)
 

@@ -1,7 +1,7 @@
 """Rampart's own Prometheus series. Every name is here or in `runs`; docs/metrics.md explains them."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import get_args
 
@@ -140,6 +140,29 @@ class Metrics:
             "rampart_notifications_total", "Attempts to tell a channel.", ["channel", "result"], registry=registry
         )
         self._declare_events(registry)
+        self._declare_fronts(registry)
+
+    def _declare_fronts(self, registry: CollectorRegistry) -> None:
+        labels = ["provider", "environment"]
+        self._front_connected = Gauge(
+            "rampart_front_connected", "1 while flags come from the server we stand in front of, else 0.", labels,
+            registry=registry,
+        )  # fmt: skip
+        self._front_changed = Gauge(
+            "rampart_front_last_change_timestamp_seconds", "When something last came from that server.", labels,
+            registry=registry,
+        )  # fmt: skip
+        self._front_overlaid = Gauge(
+            "rampart_front_overlaid_flags", "Flags served as killed that are not shown so by that server yet.",
+            labels, registry=registry,
+        )  # fmt: skip
+        self._front_streams = Gauge(
+            "rampart_front_streams", "Streams of SDKs that are open here.", labels, registry=registry
+        )
+        self._front_events = Counter(
+            "rampart_front_event_deliveries_total", "Deliveries of events by SDKs, on their way to that server.",
+            [*labels, "result"], registry=registry,
+        )  # fmt: skip
 
     def _declare_events(self, registry: CollectorRegistry) -> None:
         self._event_deliveries = Counter(
@@ -229,6 +252,23 @@ class Metrics:
 
     def events_held(self, numbers: int) -> None:
         self._events_held.set(numbers)
+
+    def front_connected(self, provider: str, environment: str, connected: bool) -> None:
+        self._front_connected.labels(provider, environment).set(connected)
+
+    def front_changed(self, provider: str, environment: str, at: datetime) -> None:
+        self._front_changed.labels(provider, environment).set(at.timestamp())
+
+    def front_overlaid(self, provider: str, environment: str, count: Callable[[], int]) -> None:
+        """`count` is asked whenever the series are read."""
+        self._front_overlaid.labels(provider, environment).set_function(count)
+
+    def front_streams(self, provider: str, environment: str, count: Callable[[], int]) -> None:
+        self._front_streams.labels(provider, environment).set_function(count)
+
+    def front_events(self, provider: str, environment: str, result: str, amount: int) -> None:
+        """`result` is of a closed set."""
+        self._front_events.labels(provider, environment, result).inc(amount)
 
     def audit_head(self, sequence: int) -> None:
         """As the database has it, also when that is lower than before: Prometheus then shows the cut tail."""

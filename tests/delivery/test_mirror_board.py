@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from controller.domain.mirrored import is_killed, killed, mirrored_flag, newer_segment
+from controller.domain.mirrored import mirrored_flag
 from controller.domain.plan import FlagRef, Serve
 from controller.snapshot import PATCHES_AT_ONCE, FlagBoard, Overlay, VersionClock
 from tests.delivery.test_board import drain
@@ -251,22 +250,6 @@ def test_one_kill_that_switches_off_is_enough_among_those_that_leave_on() -> Non
     assert not world.shown["on"]
 
 
-def test_without_an_off_variation_every_kill_switches_off() -> None:
-    config = mirrored_flag(ENVIRONMENT, "checkout", {**flag(7), "offVariation": None})
-    assert killed(config, leave_on=True).data["on"] is False
-
-
-@given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
-)
-def test_a_flag_that_cannot_be_read_can_be_killed(garbled: Any) -> None:
-    data = {"key": "checkout", "on": True, "offVariation": 0, "fallthrough": garbled, "rules": garbled}
-    config = mirrored_flag(ENVIRONMENT, "checkout", {**data, "version": garbled})
-    for leave_on in (False, True):
-        once = killed(config, leave_on=leave_on)
-        assert is_killed(once, leave_on=leave_on)
-
-
 # — versions, segments, many at once —
 
 
@@ -315,13 +298,6 @@ def test_segments_are_shown_changed_and_deleted() -> None:
     assert delete == ("delete", {"path": "/segments/beta", "version": 5})
 
 
-@pytest.mark.parametrize(("version", "served"), [(2, 4), (3, 4), (4, 4), (9, 9)])
-def test_another_segment_is_served_above_the_one_before(version: int, served: int) -> None:
-    before = {"key": "beta", "version": 3, "included": ["ana"]}
-    assert newer_segment(before, {**before, "version": version, "included": []})["version"] == served
-    assert newer_segment(before, {**before, "version": 2}) is before
-
-
 def test_much_at_once_reaches_a_stream_as_one_and_ends_none() -> None:
     world = World()
     world.put()
@@ -332,11 +308,6 @@ def test_much_at_once_reaches_a_stream_as_one_and_ends_none() -> None:
     assert event == "put"
     assert len(data["data"]["flags"]) == len(many)
     assert not stream.fell_behind
-
-
-def test_variations_are_called_by_their_values() -> None:
-    config = mirrored_flag(ENVIRONMENT, "checkout", {"version": 1, "variations": [True, "a", "a", {"b": 1}]})
-    assert list(config.variations) == ["true", '"a"', '"a" (2)', '{"b": 1}']
 
 
 def test_only_what_is_mirrored_is_covered_and_only_where_somebody_reads_it() -> None:

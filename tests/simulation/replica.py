@@ -124,7 +124,7 @@ class Machine:
         if known:
             self.engine.killbook.learn(known, self.engine.flags_of(flags))
             self.engine.killbook.meet(others)
-            board.load(flags, [record.kill for record in journal.kills.values()])
+            board.load(flags, journal.kills.values())
         self.engine.killbook.take_up(journal.kills.values(), merged=journal.merged)
         self.world.promises.resumed(self)
         self._watch_confirmations()

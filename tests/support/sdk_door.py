@@ -18,6 +18,7 @@ from controller.access import key_digest
 from controller.delivery import Doors, SdkKeyBook
 from controller.delivery.connections import Connection
 from controller.delivery.event_book import EventBook
+from controller.delivery.fronts import Front
 from controller.delivery.streaming import Streams
 from controller.delivery.turns import Turns
 from controller.domain.catalogue import FlagConfig, Kill, KillRecord, SdkKey, SdkKeyKind
@@ -108,10 +109,11 @@ class Door:
         event_book: EventBook | None = None,
         clock: Clock | None = None,
         turns: Turns | None = None,
+        fronts: Collection[Front] = (),
         **limits: Any,
     ) -> None:
         self.board = board or make_board()
-        self.keys = SdkKeyBook()
+        self.keys = SdkKeyBook(key for front in fronts for key in front.keys)
         clock = clock or SteppedClock()
         self.doors = Doors(
             self.board,
@@ -122,6 +124,7 @@ class Door:
             client_streams=Streams(clock, **limits),
             turns=turns,
             event_book=event_book,
+            fronts=fronts,
         )
         self.streams, self.client_streams = self.doors.streams, self.doors.client_streams
         self.events = self.doors.events
