@@ -151,6 +151,17 @@ class FlagdProviderSettings(Section, frozen=True, tag_field="kind", tag="flagd")
     settle_seconds: float = 5.0
 
 
+class UnleashProviderSettings(Section, frozen=True, tag_field="kind", tag="unleash"):
+    """`environments`: what Unleash calls those of ours that it calls otherwise."""
+
+    url: str
+    api_token_file: str
+    project: str = "default"
+    environments: dict[str, str] = {}
+    timeout_seconds: float = 4.0
+    settle_seconds: float = 5.0
+
+
 class PrometheusSourceSettings(Section, frozen=True, tag_field="kind", tag="prometheus"):
     url: str
     headers: dict[str, str] = {}
@@ -219,7 +230,7 @@ class HttpJsonSourceSettings(Section, frozen=True, tag_field="kind", tag="http_j
     bearer_token_file: str = ""
     aws: AwsSettings | None = None
     body: str = ""
-    results: str = "@"
+    results: str = ""
     time: str = ""
     time_unit: Literal["seconds", "milliseconds", "rfc3339"] = "seconds"
     error: str = ""
@@ -237,7 +248,9 @@ class LogChannelSettings(Section, frozen=True, tag_field="kind", tag="log"):
     pass
 
 
-ProviderSettings = BuiltinProviderSettings | LaunchDarklyProviderSettings | FlagdProviderSettings
+ProviderSettings = (
+    BuiltinProviderSettings | LaunchDarklyProviderSettings | FlagdProviderSettings | UnleashProviderSettings
+)
 SourceSettings = PrometheusSourceSettings | ScrapeSourceSettings | EventsSourceSettings | HttpJsonSourceSettings
 ChannelSettings = LogChannelSettings
 

@@ -6,17 +6,20 @@ from controller.providers.builtin import BuiltinProvider
 from controller.providers.flagd import FlagdProvider
 from controller.providers.host import Host, Provider
 from controller.providers.launchdarkly import LaunchDarklyProvider
+from controller.providers.unleash import UnleashProvider
 from controller.settings import (
     BuiltinProviderSettings,
     FlagdProviderSettings,
     LaunchDarklyProviderSettings,
     ProviderSettings,
+    UnleashProviderSettings,
 )
 
 KINDS: dict[type[ProviderSettings], Callable[..., Provider]] = {
     BuiltinProviderSettings: BuiltinProvider,
     FlagdProviderSettings: FlagdProvider,
     LaunchDarklyProviderSettings: LaunchDarklyProvider,
+    UnleashProviderSettings: UnleashProvider,
 }
 
 
