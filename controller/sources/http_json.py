@@ -334,44 +334,56 @@ def _shapes(name: str, settings: HttpJsonSourceSettings) -> Mapping[Kind, Shape]
 
 
 def _shape(place: str, kind: Kind, settings: HttpJsonSourceSettings, own: JsonAskSettings) -> Shape:
-    def path(key: str, mine: str, everybodys: str) -> Path | None:
-        text = mine or everybodys
-        return json_answer.path(text, f"{place}.{kind}.{key}" if mine else f"{place}.{key}") if text else None
+    usual = _usual(settings, own)
 
-    def needed(key: str, mine: str, everybodys: str) -> Path:
-        found = path(key, mine, everybodys)
-        if found is None:
-            raise SettingsError(f'{place}.{key} must say where an answer has it, as in {key} = "data.{key}"')
-        return found
+    def path(key: str) -> Path | None:
+        mine, text = f"{place}.{kind}.{key}", getattr(own, key)
+        if not text:
+            mine, text = f"{place}.{key}", getattr(usual, key)
+        return json_answer.path(text, mine) if text else None
 
-    # What is sent belongs to an address: another one takes nothing of it.
-    params, body = (
-        (own.params, own.body) if own.url else (own.params or settings.params, own.body or settings.body)
-    )
+    value = path("value")
+    if value is None:
+        raise SettingsError(f'{place}.{kind}.value must say where an answer has it, as in value = "data.value"')
+    params = own.params or usual.params
     for name, text in params.items():
         json_request.check_template(text, IN_REQUESTS, f"{place}.{kind}.params.{name}")
     return Shape(
         url=addresses.parse(own.url or settings.url, f"{place}.{kind}.url").url,
         query=json_request.check_template(own.query or "{{text}}", IN_QUERIES, f"{place}.{kind}.query"),
         params=params,
-        body=json_request.body_template(body, f"{place}.{kind}.body"),
+        body=json_request.body_template(own.body or usual.body, f"{place}.{kind}.body"),
         paths=Paths(
-            results=needed("results", own.results, settings.results),
-            value=needed("value", own.value, settings.value),
-            time=path("time", own.time, settings.time),
+            results=path("results") or json_answer.WHOLE,
+            value=value,
+            # The age of a quantile is that of its sample.
+            time=None if kind == "quantile" else path("time"),
             time_unit=settings.time_unit,
-            error=path("error", own.error, settings.error),
+            error=path("error"),
         ),
+    )
+
+
+def _usual(settings: HttpJsonSourceSettings, own: JsonAskSettings) -> JsonAskSettings:
+    """What a section leaves to the source. Another address answers in its own way, so it is left nothing."""
+    if own.url:
+        return JsonAskSettings()
+    return JsonAskSettings(
+        params=settings.params,
+        body=settings.body,
+        results=settings.results,
+        value=settings.value,
+        time=settings.time,
+        error=settings.error,
     )
 
 
 def _written_secrets(settings: HttpJsonSourceSettings, url: yarl.URL) -> list[str]:
     """What the settings themselves hold that may be secret: files are the better place."""
     headers = [text for name, text in settings.headers.items() if name.lower() not in PLAIN_HEADERS]
-    params = [
-        text for name, text in (*settings.params.items(), *url.query.items()) if TELLING_PARAMETER.search(name)
-    ]
-    return headers + params
+    asks = [one for one in (settings.counter, settings.sample, settings.quantile, settings.raw) if one]
+    written = [pair for one in (settings, *asks) for pair in one.params.items()]
+    return headers + [text for name, text in (*written, *url.query.items()) if TELLING_PARAMETER.search(name)]
 
 
 def _pause(headers: Mapping[str, str], now: float) -> float:

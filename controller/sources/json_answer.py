@@ -165,3 +165,4 @@ def _text(value: Json) -> str:
 
 USUAL_ERRORS = path("errors[0].message || errors[0] || error.message || error || message || Message", "errors")
 """Where APIs usually tell what they did not like."""
+WHOLE = path("@", "results")

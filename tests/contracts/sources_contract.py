@@ -19,11 +19,18 @@ HOSTILE = ("a.b", "aXb", "a|b", "a", "b", "a+", "(a", "a,b", 'q"uote', "back\\sl
 
 
 class Written(NamedTuple):
-    """How the same things are selected from a kind of source; `LABELS` stands for a flag's and a variation's."""
+    """How the same things are selected from a kind of source; `LABELS` stands for a flag's and a variation's.
+
+    `rate` is in the query that is shown for a ratio, where `REQUESTS` is the counter's name; one for a quantile
+    begins with `quantile`. `raw` gives one more than the idle counter.
+    """
 
     failed: str
     requests: str
     latency: str
+    rate: str = "/ sum(increase(REQUESTS{"
+    quantile: str = "histogram_quantile(0.9, sum by (le) (increase("
+    raw: str = 'max(http_requests_total{flag="idle"}) + 1'
 
     def select(self, what: str, labels: str) -> str:
         return str(getattr(self, what)).replace("LABELS", labels)
@@ -158,7 +165,7 @@ class SourceContract:
         assert readings[questions[4]].value == pytest.approx(0.1, rel=world.quantile_tolerance)
 
     async def test_a_raw_query_is_answered_or_refused_in_words(self, world: World) -> None:
-        question = QueryQuestion(query='max(http_requests_total{flag="idle"}) + 1')
+        question = QueryQuestion(query=world.written.raw)
         reading = await ask(world, question)
         if world.answers_queries:
             assert reading.value == 8
@@ -170,9 +177,9 @@ class SourceContract:
     async def test_the_query_shown_asks_for_this_question_alone(self, world: World) -> None:
         readings = await world.source.measure([ratio(world, "steady"), latency(world, "steady")])
         texts = [reading.query for reading in readings.values()]
-        requests = world.written.requests.partition("{")[0]
-        assert any(f"/ sum(increase({requests}{{" in text and "steady" in text for text in texts)
-        assert any(text.startswith("histogram_quantile(0.9, sum by (le) (increase(") for text in texts)
+        rate = world.written.rate.replace("REQUESTS", world.written.requests.partition("{")[0])
+        assert any(rate in text and "steady" in text for text in texts)
+        assert any(text.startswith(world.written.quantile) for text in texts)
 
     async def test_nothing_asked_is_nothing_answered(self, world: World) -> None:
         assert not await world.source.measure([])

@@ -6,10 +6,18 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
+from aiohttp import web
 
+from controller.domain.evidence import QuantileQuestion, Question, RatioQuestion
 from controller.domain.tally import Cell, Delivery, Tally, bucket_of
 from controller.ports import MetricSource
-from controller.settings import EventsSourceSettings, PrometheusSourceSettings, ScrapeSourceSettings
+from controller.settings import (
+    EventsSourceSettings,
+    HttpJsonSourceSettings,
+    JsonAskSettings,
+    PrometheusSourceSettings,
+    ScrapeSourceSettings,
+)
 from controller.sources.events import EventsSource
 from controller.sources.kinds import KINDS, build
 from controller.sources.scrape import ScrapeSource
@@ -27,6 +35,7 @@ from tests.contracts.sources_contract import (
     ratio,
 )
 from tests.support.event_memory import EventMemory
+from tests.support.json_api import Seen, json_api
 from tests.support.prometheus import ExpositionServer
 from tests.support.sources import lent
 
@@ -150,5 +159,90 @@ class TestEvents(SourceContract):
         return world
 
 
+class Reporting:
+    """An API that answers with JSON, in a language of its own, from what a scraped world has seen."""
+
+    def __init__(self, world: ScrapeWorld) -> None:
+        self._world = world
+
+    async def answer(self, seen: Seen) -> web.Response:
+        verb, _, text = seen.body["query"].partition(" of ")
+        window = float(seen.body["window"])
+        if verb == "plus one":
+            return await self._latest(text)
+        if verb == "sum":
+            question: Question = RatioQuestion(bad=text, total=text, window_seconds=window)
+        elif verb == "count":
+            question = QuantileQuestion(histogram=text, quantile=0.5, window_seconds=window)
+        else:
+            question = QuantileQuestion(histogram=text, quantile=float(verb), window_seconds=window)
+        reading = (await self._world.source.measure([question]))[question]
+        if reading.failure:
+            return web.json_response({"error": reading.failure}, status=400)
+        number = reading.total if verb in ("sum", "count") else reading.value
+        return self._found(number, reading.age_seconds)
+
+    def _found(self, number: float | None, age: float | None) -> web.Response:
+        at = None if age is None else self._world.clock.now().timestamp() - age
+        return web.json_response([] if number is None else [{"number": number, "newest": at}])
+
+    async def _latest(self, text: str) -> web.Response:
+        question = RatioQuestion(bad=text, total=text, window_seconds=60)
+        examined = await self._world.source.examine([question])
+        (series,) = examined.found[question].series
+        return self._found(series.value + 1, 0.0)
+
+
+class HttpJsonWorld:
+    written = EXPOSED._replace(
+        rate=" / REQUESTS{",
+        quantile="p90 of latency_seconds_bucket{",
+        raw='plus one of http_requests_total{flag="idle"}',
+    )
+    window_seconds = 12.0
+    tolerance = 1e-9
+    quantile_tolerance = 0.02
+    answers_queries = True
+
+    def __init__(self, source: MetricSource, behind: ScrapeWorld) -> None:
+        self.source = source
+        self._behind = behind
+
+    async def kill_target(self) -> None:
+        await self._behind.kill_target()
+
+
+class TestHttpJson(SourceContract):
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[HttpJsonWorld]:
+        clock = SteppedClock()
+        with ExpositionServer(lambda: exposition(clock.elapsed)) as server:
+            scraped = ScrapeSourceSettings(targets=[server.address], every_seconds=EVERY_SECONDS)
+            behind = build("behind", scraped, lent(clock))
+            assert isinstance(behind, ScrapeSource)
+            inner = ScrapeWorld(behind, server, clock)
+            await inner.pass_scrapes(20)
+            clock.elapsed += 0.3
+            async with json_api(Reporting(inner).answer) as api:
+                api.now = clock.now
+                source = build("reports", asked_at(api.url), lent(clock))
+                yield HttpJsonWorld(source, inner)
+                await source.close()
+            await behind.close()
+
+
+def asked_at(url: str) -> HttpJsonSourceSettings:
+    return HttpJsonSourceSettings(
+        url=url,
+        body='{"query": "{{query}}", "window": "{{window}}"}',
+        value="number",
+        time="newest",
+        counter=JsonAskSettings(query="sum of {{text}}"),
+        sample=JsonAskSettings(query="count of {{text}}"),
+        quantile=JsonAskSettings(query="{{quantile}} of {{text}}"),
+        raw=JsonAskSettings(query="{{text}}"),
+    )
+
+
 def test_every_kind_of_source_is_under_the_contract() -> None:
-    assert set(KINDS) == {ScrapeSourceSettings, EventsSourceSettings} | IN_PEERS
+    assert set(KINDS) == {ScrapeSourceSettings, EventsSourceSettings, HttpJsonSourceSettings} | IN_PEERS

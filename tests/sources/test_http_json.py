@@ -491,13 +491,14 @@ async def test_no_secret_is_shown_even_when_the_server_echoes_it(
     [
         ({"url": "api.example"}, r"sources\.vendor\.url"),
         ({"value": "series[0"}, r"sources\.vendor\.value is no path"),
-        ({"value": ""}, r"sources\.vendor\.value must say"),
+        ({"value": ""}, r"sources\.vendor\.counter\.value must say"),
+        ({"quantile": {"url": "https://b.example"}}, r"sources\.vendor\.quantile\.value must say"),
         ({"params": {"q": "{{querry}}"}}, r"params\.q has \{\{querry\}\}, which is none of"),
         ({"body": '{"q": {{query}}}'}, r"body is no JSON.*names stand in quotes"),
         ({"body": '{"q": "{{text}}"}'}, r"body has \{\{text\}\}"),
         ({"quantile": {"query": "p95({{histogram}})"}}, r"sources\.vendor\.quantile\.query has \{\{histogram\}\}"),
         ({"counter": {"error": "errors[?"}}, r"sources\.vendor\.counter\.error is no path"),
-        ({"raw": {"url": "ftp://x"}}, r"sources\.vendor\.raw\.url"),
+        ({"raw": {"url": "ftp://x", "value": "n"}}, r"sources\.vendor\.raw\.url"),
     ],
 )
 def test_settings_that_could_never_work_are_refused_at_the_start(settings: dict[str, Any], complaint: str) -> None:
