@@ -347,6 +347,19 @@ async def test_a_list_has_pages_of_twenty_without_environments(caller: Caller) -
     assert caller.fake.requests.count("list_flags") == 3
 
 
+async def test_a_list_is_sorted_as_asked(caller: Caller) -> None:
+    for key in ("b", "a"):
+        caller.fake.create_flag(key)
+    for sort, expected in (
+        ("key", ["a", "b", FLAG]),
+        ("-key", [FLAG, "b", "a"]),
+        ("creationDate", [FLAG, "b", "a"]),
+    ):
+        listed = await caller.get(f"/api/v2/flags/{PROJECT}?sort={sort}")
+        assert [one["key"] for one in listed["items"]] == expected
+    assert (await caller.ask("GET", f"/api/v2/flags/{PROJECT}?sort=luck"))[0] == 400
+
+
 async def test_a_list_shows_rules_only_when_asked_for(caller: Caller) -> None:
     await caller.patch(share(caller.fake, 10_000))
     summary = (await caller.get(f"/api/v2/flags/{PROJECT}?env={PRODUCTION}"))["items"][0]["environments"]

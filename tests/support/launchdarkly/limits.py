@@ -49,6 +49,12 @@ class Limits:
         self.refused += not admitted
         return admitted, headers
 
+    @property
+    def account_left(self) -> int:
+        """Requests that the account may still make in this window."""
+        assert self.account is not None
+        return max(0, self.account - self._window("account").used)
+
     def _window(self, key: str) -> Window:
         window = self._windows.setdefault(key, Window(self.now()))
         if self.now() >= window.starts_at + self.window_seconds:

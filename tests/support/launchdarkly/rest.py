@@ -170,8 +170,7 @@ class RestApi:
         found = [
             flag for flag in self._ledger.project(project).flags.values() if self._fits(project, flag, filters)
         ]
-        if raw.query.get("sort") == "key":
-            found.sort(key=lambda one: one.key)
+        _sort(found, raw.query.get("sort", ""))
         limit, offset = min(_number(raw, "limit", DEFAULT_PAGE), LARGEST_PAGE), _number(raw, "offset", 0)
         summary = raw.query.get("summary", "true").lower() not in ("0", "false")
         page = found[offset : offset + limit]
@@ -367,6 +366,19 @@ def _number(raw: web.Request, name: str, default: int) -> int:
 
 def _true(raw: web.Request, name: str) -> bool:
     return raw.query.get(name, "false").lower() == "true"
+
+
+def _sort(flags: list[Flag], by: str) -> None:
+    """docs/api/feature-flags/get-feature-flags#sorting-flags. A dash in front turns it round."""
+    keys: dict[str, Callable[[Flag], Any]] = {
+        "": lambda _: 0,
+        "creationDate": lambda one: one.created_at,
+        "key": lambda one: one.key,
+        "name": lambda one: one.name,
+    }
+    if by.removeprefix("-") not in keys:
+        raise invalid(f"cannot sort by {by!r}")
+    flags.sort(key=keys[by.removeprefix("-")], reverse=by.startswith("-"))
 
 
 def _filters(text: str) -> dict[str, str]:
