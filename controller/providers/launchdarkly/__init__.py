@@ -14,7 +14,7 @@ import structlog
 
 from controller.domain.flag import FlagChange, FlagKill, Observation, ProviderLimits, SetShare, TurnOn
 from controller.domain.plan import FlagRef, RolloutPlan
-from controller.errors import ProviderUnavailable, Refused
+from controller.errors import Refused
 from controller.providers.host import Host
 from controller.providers.launchdarkly import faults, writing
 from controller.providers.launchdarkly.budget import Budget, Purpose
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 SHOWN_WITHIN_SECONDS = 0.5
 """How long a look waits for the SDK to show a write of ours that has just been answered."""
-KILL_ROUNDS = 3
+KILL_ROUNDS = 2
 SWEEPS_WATCHED = 2
 """A flag that nobody asked for during so many sweeps is not swept any more."""
 SPREAD = 0.25
@@ -130,11 +130,13 @@ class LaunchDarklyProvider:
     async def _look(self, environment: str, records: Sequence[Record]) -> None:
         await self._reader.refresh(environment, records)
         stream = self._streams.get(environment)
-        if stream is not None and not stream.connected and self._rest.answers:
+        if stream is None:
+            return
+        if not stream.connected and self._rest.answers:
             stream.hurry()
         recent = self._clock.monotonic() - SHOWN_WITHIN_SECONDS
         awaited = [one for one in records if one.sent is not None and one.sent.answered_at > recent]
-        if stream is None or not awaited:
+        if not stream.connected or not awaited:
             return
         try:
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
@@ -238,30 +240,44 @@ class LaunchDarklyProvider:
         record = self._record(kill.flag)
         record.killing = True
         try:
-            await self._kill(record, kill)
+            if kill.serve is not None and kill.serve.kill == "fallthrough":
+                known = await self._reader.read(record, urgent=True)
+            else:
+                known = await self._turn_off(record, kill)
+            await self._make_safe(record, kill, known)
         except Failed as failed:
             raise faults.of_kill(failed, kill.flag.key) from failed
         return [f"LaunchDarkly {kill.flag.environment}"]
 
-    async def _kill(self, record: Record, kill: FlagKill) -> None:
-        known, environment = record.rest, kill.flag.environment
-        keeps_on = kill.serve is not None and kill.serve.kill == "fallthrough"
-        if known is None and keeps_on:
-            known = await self._reader.read(record, urgent=True)
-        instructions = [] if known is None else _kill_of(known, environment, kill)
-        for _ in range(KILL_ROUNDS):
+    async def _turn_off(self, record: Record, kill: FlagKill) -> RestFlag:
+        """With everything else that is known to be needed. Turning it off alone needs no knowledge."""
+        if record.rest is not None:
+            everything = _kill_of(record.rest, kill)
+            if writing.TURN_OFF not in everything:
+                everything = [writing.TURN_OFF, *everything]
             try:
-                known = await self._write(record, instructions or [writing.TURN_OFF], kill.comment, "kill")
+                return await self._write(record, everything, kill.comment, "kill")
             except Failed as failed:
-                if known is None or keeps_on or failed.status not in {400, 404, 409, 422}:
+                if failed.status not in faults.MISFITS:
                     raise
-                # What was known of it is not so any more: turning it off needs no knowledge.
-                known, instructions = None, []
-                continue
-            instructions = _kill_of(known, environment, kill)
+                log.info("launchdarkly_kill_outdated", flag=str(record.flag), error=str(failed))
+        return await self._write(record, [writing.TURN_OFF], kill.comment, "kill")
+
+    async def _make_safe(self, record: Record, kill: FlagKill, known: RestFlag) -> None:
+        """What is still to be done, so that nobody is exposed should anybody turn it on again."""
+        for _ in range(KILL_ROUNDS):
+            instructions = _kill_of(known, kill)
             if not instructions:
                 return
-        raise ProviderUnavailable(f"somebody else keeps changing {kill.flag.key} at LaunchDarkly")
+            try:
+                known = await self._write(record, instructions, kill.comment, "kill")
+            except Failed as failed:
+                config = known.environments.get(kill.flag.environment)
+                if failed.status not in faults.MISFITS or config is None or config.on:
+                    raise
+                # It is off, and LaunchDarkly takes no more of us: a release of its own may be in the way.
+                log.warning("launchdarkly_kill_incomplete", flag=str(record.flag), error=str(failed))
+                return
 
     async def settle_kill(self, kill: FlagKill) -> None:
         """A kill is written for good: nothing of it is held here."""
@@ -284,6 +300,6 @@ def _wanted(flag: RestFlag, config: Config, change: FlagChange) -> list[writing.
     return instructions
 
 
-def _kill_of(flag: RestFlag, environment: str, kill: FlagKill) -> list[writing.Instruction]:
-    config = flag.environments.get(environment)
+def _kill_of(flag: RestFlag, kill: FlagKill) -> list[writing.Instruction]:
+    config = flag.environments.get(kill.flag.environment)
     return [] if config is None else writing.kill(flag, config, kill.serve)

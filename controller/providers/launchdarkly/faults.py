@@ -20,6 +20,8 @@ class Failed(Exception):
 
 
 CONFLICT = 409
+MISFITS = frozenset({400, 409, 422})
+"""Something in a change does not fit the flag as it is, and none of it was made."""
 NOT_FOUND = 404
 METHOD_NOT_ALLOWED = 405
 

@@ -67,7 +67,7 @@ def _default_weight(served: Served, variation: int | None) -> int:
 def _bucketing(config: Config, labels: Sequence[str]) -> str:
     """Empty while one variation is served to everybody: then nothing decides who is in a share."""
     rollout = config.fallthrough.rollout
-    if rollout is None:
+    if rollout is None or len(rollout.variations) <= 1:
         return ""
     order = ", ".join(_label(labels, one.variation) for one in rollout.variations)
     seed = f"seed {rollout.seed}" if rollout.seed is not None else f"salt {rules.digest(config.salt)}"
