@@ -15,21 +15,26 @@ from msgspec.structs import replace
 from controller.access import Actor
 from controller.domain import adoption
 from controller.domain.assess import assess_and_decide
-from controller.domain.audit import AuditEntry
+from controller.domain.audit import AuditEntry, AuditRow
 from controller.domain.binding import Guardrail, bind_all
 from controller.domain.catalogue import PlanRevision, PolicyRevision
 from controller.domain.consequences import basis, carried
 from controller.domain.decide import Decision, stage_holding, step_back
 from controller.domain.explain import explanation, plan_summary, run_status, unreadable_summary
-from controller.domain.flag import Observation, Unknown
+from controller.domain.flag import FlagState, Observation, Unknown
 from controller.domain.pins import pins
-from controller.domain.plan import RolloutPlan
+from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.quantities import exposure_text
+from controller.domain.report import report
 from controller.domain.rollout import Accepted, Action, Observations, Run, Seen, next_phase
-from controller.domain.status import Explanation, PlanSummary, RunStatus
+from controller.domain.status import Explanation, PlanSummary, RunReport, RunStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
+from controller.ports import FlagProvider
 from controller.reconciler import Reconciler
+
+PAGE = 1000
+"""Rows of the audit log that are read at once."""
 
 
 class Commands:
@@ -49,33 +54,71 @@ class Commands:
         revision = await self._plan(plan)
         definition, flag = revision.plan, revision.plan.spec.flag
         actor.require("operate", flag.environment)
-        if held := self._killbook.holds(flag):
-            raise KillInForce(f"{flag} is killed ({', '.join(held)}); reset it first: rampart reset {plan}")
+        self._require_free(plan, flag)
         latest = await self._store.latest_run(plan)
         if latest is not None and latest[0].active:
             raise Conflict(f"{latest[0].id} is {latest[0].phase}; a flag has one active run")
         policies = await self._policy_revisions(definition)
         bind_all(definition, {name: one.policy for name, one in policies.items()})
         accepted = await self._startable(definition)
-        now = self._clock.now()
+        why = f"{plan} was authorised to start" + (f": {note}" if note else "")
+        await self._authorise(revision, policies, accepted, actor, why)
+        return await self.status(plan)
+
+    async def take_over(self, key: str, environment: str | None, actor: Actor, note: str) -> RunStatus:
+        """Begin a run where people have brought the flag; `key` is the flag's, or the name of its plan.
+
+        Nothing is written to it, and all of it that is not ours is accepted thereby. Raises Refused naming what is
+        in the way.
+        """
+        revision = await self._plan_of_flag(key, environment)
+        plan, name, flag = revision.plan, revision.plan.metadata.name, revision.plan.spec.flag
+        actor.require("operate", flag.environment)
+        self._require_free(name, flag)
+        policies = await self._policy_revisions(plan)
+        guardrails = bind_all(plan, {policy: one.policy for policy, one in policies.items()})
+        observed = await self._represented(plan)
+        if against := adoption.against_taking_over(plan, observed):
+            raise Refused(f"{name} cannot take over {flag}", blocks=against)
+        accepted = Accepted().found(observed)
+        run = await self._pending_run(revision, policies)
+        if run is None:
+            why = f"{name} was authorised to take over {flag}"
+            run = await self._authorise(revision, policies, accepted, actor, why)
+        after = adoption.taken_over(run, plan, observed)
+        text = _by(actor, f"took the flag over at {exposure_text(after.exposure)}", note)
+        decision = _unmoved(after, "take_over", "; ".join([text, *adoption.unjudged(after, guardrails)]))
+        details = {"accepted": msgspec.to_builtins(accepted), "audience": after.audience}
+        extra = {"accepted": accepted}
+        await self._carry_out(run, plan, decision, Observations(), actor, extra=extra, details=details)
+        return await self.status(name)
+
+    async def _authorise(
+        self,
+        revision: PlanRevision,
+        policies: Mapping[str, PolicyRevision],
+        accepted: Accepted | None,
+        actor: Actor,
+        why: str,
+    ) -> Run:
+        """A new run, waiting to start."""
+        name, flag = revision.plan.metadata.name, revision.plan.spec.flag
         run = Run(
-            id=plan,
-            plan=plan,
+            id=name,
+            plan=name,
             number=0,
             plan_revision=revision.revision,
-            policy_revisions={name: one.revision for name, one in policies.items()},
+            policy_revisions={policy: one.revision for policy, one in policies.items()},
             flag=flag,
             author=revision.author,
             started_by=actor.name,
-            created_at=now,
+            created_at=self._clock.now(),
             accepted=accepted,
             status="waiting for a healthy baseline",
         )
-        why = f"{plan} was authorised to start" + (f": {note}" if note else "")
-        entry = self._entry(actor, "authorise", flag.environment, plan, why)
+        entry = self._entry(actor, "authorise", flag.environment, name, why)
         details = {"pinned": pins(revision, policies), "accepted": accepted}
-        await self._store.create_run(run, replace(entry, details=msgspec.to_builtins(details)))
-        return await self.status(plan)
+        return await self._store.create_run(run, replace(entry, details=msgspec.to_builtins(details)))
 
     async def advance(self, plan: str, actor: Actor, note: str) -> RunStatus:
         """Waive the remaining bake, and nothing else. Raises Refused naming what else is in the way."""
@@ -195,11 +238,7 @@ class Commands:
     # — questions —
 
     async def status(self, plan: str, run: int | None = None) -> RunStatus:
-        found = await (self._store.run(f"{plan}#{run}") if run is not None else self._store.latest_run(plan))
-        if found is None:
-            await self._plan(plan)
-            raise NotFound(f"{plan} has no run {run}" if run is not None else f"{plan} was never started")
-        this, observations = found
+        this, observations = await self._found(plan, run)
         definition = await self._plan(plan, this.plan_revision)
         if not this.active:
             observations = (await self._as_served_now([(this, observations)]))[0][1]
@@ -207,6 +246,14 @@ class Commands:
         pinned = await self._pinned(this)
         guardrails = () if observations.quarantine else bind_all(definition.plan, pinned)
         return run_status(this, definition.plan, guardrails, observations, self._killbook.kills_of(this.flag))
+
+    async def _found(self, plan: str, run: int | None) -> tuple[Run, Observations]:
+        """That run, or the latest."""
+        found = await (self._store.run(f"{plan}#{run}") if run is not None else self._store.latest_run(plan))
+        if found is None:
+            await self._plan(plan)
+            raise NotFound(f"{plan} has no run {run}" if run is not None else f"{plan} was never started")
+        return found
 
     async def summaries(self) -> list[PlanSummary]:
         runs = await self._as_served_now(await self._store.latest_runs())
@@ -222,11 +269,16 @@ class Commands:
         ]
 
     async def explain(self, plan: str) -> Explanation:
-        found = await self._store.latest_run(plan)
-        if found is None:
-            await self._plan(plan)
-            raise NotFound(f"{plan} was never started")
-        return explanation(*found)
+        return explanation(*await self._found(plan, None))
+
+    async def report(self, plan: str, run: int | None = None) -> RunReport:
+        """What Rampart did, or would have done, beside what people did."""
+        this, _ = await self._found(plan, run)
+        definition = await self._plan(plan, this.plan_revision)
+        rows: list[AuditRow] = []
+        while page := await self._store.audit(after=rows[-1].sequence if rows else 0, run=this.id, limit=PAGE):
+            rows += page
+        return report(this, definition.plan, [msgspec.json.decode(row.body, type=AuditEntry) for row in rows])
 
     async def _as_served_now(self, runs: Sequence[tuple[Run, Observations]]) -> list[tuple[Run, Observations]]:
         """What an ended run's last tick saw is long past: show what the provider shows now."""
@@ -257,32 +309,69 @@ class Commands:
         found = {name: await self._store.policy(name, number) for name, number in run.policy_revisions.items()}
         return {name: one.policy for name, one in found.items() if one is not None}
 
-    async def _startable(self, plan: RolloutPlan) -> Accepted | None:
-        """What is accepted by starting now; None when nothing is written. Raises Refused, ProviderUnavailable."""
-        flag = plan.spec.flag
-        provider = self._reconciler.providers.get(flag.provider)
-        if provider is None:
-            raise Refused(f'the settings know no provider "{flag.provider}"')
-        if objections := await provider.objections(plan):
-            raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
-        if plan.spec.mode == "observe":
+    def _require_free(self, plan: str, flag: FlagRef) -> None:
+        if held := self._killbook.holds(flag):
+            raise KillInForce(f"{flag} is killed ({', '.join(held)}); reset it first: rampart reset {plan}")
+
+    async def _plan_of_flag(self, key: str, environment: str | None) -> PlanRevision:
+        """The one plan of that name, or for that flag. Raises NotFound, Conflict."""
+        plans = await self._store.plans()
+        named = [one for one in plans if one.plan.metadata.name == key]
+        found = named or [one for one in plans if one.plan.spec.flag.key == key]
+        found = [one for one in found if environment in (None, one.plan.spec.flag.environment)]
+        where = f" in {environment}" if environment else ""
+        if not found:
+            raise NotFound(
+                f'no plan is called "{key}" or is for a flag of that key{where}; rampart list shows them'
+            )
+        if len(found) > 1:
+            names = ", ".join(sorted(one.plan.metadata.name for one in found))
+            raise Conflict(f"several plans are for {key}{where}: {names}; name the one that is meant")
+        return found[0]
+
+    async def _pending_run(self, revision: PlanRevision, policies: Mapping[str, PolicyRevision]) -> Run | None:
+        """The run that waits to start by these revisions, if there is one. Raises Conflict for any other."""
+        latest = await self._store.latest_run(revision.plan.metadata.name)
+        if latest is None or not latest[0].active:
             return None
+        run, revisions = latest[0], {name: one.revision for name, one in policies.items()}
+        if run.phase != "pending" or (run.plan_revision, run.policy_revisions) != (revision.revision, revisions):
+            raise Conflict(f"{run.id} is {run.phase}; a flag has one active run")
+        return run
+
+    async def _represented(self, plan: RolloutPlan) -> FlagState:
+        """The flag as its provider shows it. Raises Refused where the plan does not fit, ProviderUnavailable."""
+        flag = plan.spec.flag
+        if objections := await self._provider(plan).objections(plan):
+            raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
         observed = (await self._reconciler.lookout.observe([flag], insist=True))[flag]
         if isinstance(observed, Unknown):
             raise ProviderUnavailable(f"cannot start: {observed.why}")
+        return observed
+
+    def _provider(self, plan: RolloutPlan) -> FlagProvider:
+        name = plan.spec.flag.provider
+        provider = self._reconciler.providers.get(name)
+        if provider is None:
+            raise Refused(f'the settings know no provider "{name}"')
+        return provider
+
+    async def _startable(self, plan: RolloutPlan) -> Accepted | None:
+        """What is accepted by starting now; None when nothing is written. Raises Refused, ProviderUnavailable."""
+        flag = plan.spec.flag
+        if plan.spec.mode == "observe":
+            self._provider(plan)
+            return None  # nothing of the plan needs to be represented in order to look
+        observed = await self._represented(plan)
         if observed.enabled and (observed.exposure or observed.audience):
             raise Refused(
-                f"{flag} already serves {plan.spec.serve.rollout} to {exposure_text(observed.exposure)}; "
-                "lower it to 0 % or turn it off, then start"
+                f"{flag} already serves {plan.spec.serve.rollout} to {exposure_text(observed.exposure)}; lower it "
+                f"to 0 % or turn it off, then start; or go on from there: rampart adopt {plan.metadata.name}"
             )
         return Accepted().found(observed)
 
     async def _active(self, plan: str) -> tuple[Run, RolloutPlan, tuple[Guardrail, ...], Observations]:
-        found = await self._store.latest_run(plan)
-        if found is None:
-            await self._plan(plan)
-            raise NotFound(f"{plan} was never started")
-        run, observations = found
+        run, observations = await self._found(plan, None)
         definition = (await self._plan(plan, run.plan_revision)).plan
         return run, definition, bind_all(definition, await self._pinned(run)), observations
 

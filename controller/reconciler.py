@@ -238,7 +238,7 @@ class Reconciler:
             await self._apply_again(claim, evidence)
             waiting = evidence.convergence.difference in ("settling", "apply_again", "turn_on")
             return claim, observations, self._check_in(every, looked, waiting=waiting)
-        if decision.action == "kill" and plan.spec.mode == "enforce":
+        if decision.action == "kill":
             await self._kill(run, plan, decision, basis(run, inputs, evidence))
             return None
         extra = carried(uuid.uuid4().hex, run, plan, guardrails, inputs, decision)
@@ -333,6 +333,7 @@ class Reconciler:
         after = state_after(run, decision, now, extra or {})
         moved = (after.exposure, after.audience) != (run.exposure, run.audience)
         changed = moved or decision.action == "lower"  # what rose behind our back is written down again
+        anew = changed or (run.confirmed and not after.confirmed)
         entry = audit_entry(uuid.uuid4().hex, run, after, decision, actor, now, details or {})
         move = Transition(
             before=run,
@@ -341,7 +342,7 @@ class Reconciler:
             raises=decision.action in RAISING,
             lease_epoch=lease_epoch,
             lease_owner=self._owner if lease_epoch is not None else None,
-            observations=observations_after(decision, observations, changed=changed, version=after.version),
+            observations=observations_after(decision, observations, changed=anew, version=after.version),
         )
         await self._commit(move)
         self._acknowledge(entry.id)
@@ -350,7 +351,7 @@ class Reconciler:
         memory = self._memory.get(run.id)
         if memory is not None and decision.action == "confirm" and lease_epoch is not None:
             memory.ticked, memory.confirmed = self.clock.monotonic(), True  # the bake begins here
-        if changed and plan.spec.mode == "enforce":
+        if changed and plan.spec.mode == "enforce" and decision.action != "take_over":
             if memory is not None:
                 memory.decision = entry.id
             change = share_of_run(after, plan, decision.text, decision=entry.id)
@@ -515,7 +516,7 @@ class Reconciler:
             observations = replace(evidence.observations, quarantine=None)
             self._last_held[claim.run.id] = replace(claim, observations=observations)
             self._release(claim.run)
-            if decision.action == "kill" and claim.plan.spec.mode == "enforce":
+            if decision.action == "kill":
                 await self._kill(claim.run, claim.plan, decision, basis(claim.run, inputs, evidence))
         except Exception as error:  # noqa: BLE001 - one poisonous run must not stop the others
             self._quarantine(claim, error, looked)

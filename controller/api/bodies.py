@@ -21,6 +21,13 @@ class NoteBody(Body, frozen=True):
     note: Text = ""
 
 
+class AdoptBody(Body, frozen=True):
+    """`environment` is only needed where flags of several environments have that key."""
+
+    environment: Name | None = None
+    note: Text = ""
+
+
 class ManifestFile(Body, frozen=True):
     """One file as it stands on the author's disk; `name` is what findings are reported under."""
 
@@ -132,4 +139,4 @@ class Readiness(Struct, frozen=True, kw_only=True):
     reasons: list[str] = []
 
 
-REQUEST_BODIES = (NoteBody, CompareBody, ManifestsBody, KillBody, ResetBody, TokenBody, SdkKeyBody)
+REQUEST_BODIES = (NoteBody, AdoptBody, CompareBody, ManifestsBody, KillBody, ResetBody, TokenBody, SdkKeyBody)

@@ -10,19 +10,22 @@ from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.api.authentication import needs
-from controller.api.bodies import CompareBody, ManifestsBody, NoteBody
+from controller.api.bodies import AdoptBody, CompareBody, ManifestsBody, NoteBody
 from controller.api.decoding import JsonBody
 from controller.api.engine import Caller, Commands, Served
 from controller.domain.catalogue import PlanRevision, PolicyRevision, Scope
-from controller.domain.quantities import NAME_PATTERN
-from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunOutlook, RunStatus
+from controller.domain.quantities import KEY_PATTERN, NAME_PATTERN
+from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunOutlook, RunReport, RunStatus
 from controller.errors import NotFound, RampartError, Refused
 
 PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
 RunNumber = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1, description="number of the run")]
 Revision = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1, description="the latest, if none is given")]
 
+FlagKey = Annotated[str, PathParameter(pattern=KEY_PATTERN, description="a flag's key, or the name of a plan")]
+
 NO_NOTE = NoteBody()
+NOWHERE_ELSE = AdoptBody()
 
 
 @get("/plans", summary="All plans, each with its latest run", **needs("read"))
@@ -62,6 +65,11 @@ async def get_status(engine: Served, plan: PathName, run: RunNumber = None) -> R
 @get("/plans/{plan:str}/explain", summary="Why the latest run is where it is", **needs("read"))
 async def explain(engine: Served, plan: PathName) -> Explanation:
     return await engine.commands.explain(plan)
+
+
+@get("/plans/{plan:str}/report", summary="What Rampart did beside what people did", **needs("read"))
+async def get_report(engine: Served, plan: PathName, run: RunNumber = None) -> RunReport:
+    return await engine.commands.report(plan, run)
 
 
 @post(
@@ -154,6 +162,20 @@ def _command(verb: str, summary: str, command: Command, *scopes: Scope) -> HTTPR
     return command_run
 
 
+@post(
+    "/flags/{key:str}/adopt",
+    status_code=200,
+    dto=JsonBody[AdoptBody],
+    return_dto=None,
+    summary="Begin a run where people have brought the flag; writes nothing to it",
+    **needs("operate"),
+)
+async def adopt_flag(
+    engine: Served, actor: Caller, key: FlagKey, data: JSONBody[AdoptBody] = NOWHERE_ELSE
+) -> RunStatus:
+    return await engine.commands.take_over(key, data.environment, actor, data.note)
+
+
 COMMANDS = [
     _command("start", "Start a new run", lambda c, *args: c.start(*args), "operate"),
     _command("advance", "Waive the remaining bake", lambda c, *args: c.advance(*args), "operate"),
@@ -173,6 +195,8 @@ HANDLERS = [
     apply_manifests,
     compare_manifests,
     get_status,
+    get_report,
     explain,
+    adopt_flag,
     *COMMANDS,
 ]

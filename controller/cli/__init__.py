@@ -28,8 +28,13 @@ from controller.errors import SettingsError
 COMMANDS = {command.name: command for command in runs.COMMANDS}
 SECTIONS = {
     "Stop": [kills.kill, COMMANDS["pause"], COMMANDS["step-back"], kills.reset],
-    "Look": [runs.list_, runs.status, runs.explain, runs.wait, audit.audit, audit.verify],
-    "Drive": [*(COMMANDS[verb] for verb in ("start", "advance", "resume", "approve", "abandon")), raises.raises],
+    "Look": [runs.list_, runs.status, runs.explain, runs.report, runs.wait, audit.audit, audit.verify],
+    "Drive": [
+        COMMANDS["start"],
+        runs.adopt,
+        *(COMMANDS[verb] for verb in ("advance", "resume", "approve", "abandon")),
+        raises.raises,
+    ],
     "Write": [
         init.init,
         lint.lint,

@@ -12,12 +12,13 @@ from controller.cli.options import DurationType, note_option, output_option, ser
 from controller.cli.screens import (
     explanation_lines,
     plan_table,
+    report_lines,
     status_screen,
 )
 from controller.cli.terminal import present, say
 from controller.cli.watch import Goal, follow_until, parse_goal, watch_json, watch_lines, watch_screen
 from controller.domain.rollout import Phase
-from controller.domain.status import Explanation, PlanSummary, RunStatus
+from controller.domain.status import Explanation, PlanSummary, RunReport, RunStatus
 
 POLL_SECONDS = 3.0
 PHASE_EXITS: dict[Phase, Exit] = {
@@ -99,6 +100,49 @@ def explain(name: str, server: Connection, output: str) -> int:
       rampart explain checkout-v2
     """
     present(server.get("plans", name, "explain"), output, Explanation, explanation_lines)
+    return Exit.OK
+
+
+@click.command()
+@click.argument("name")
+@server_option
+@output_option
+def report(name: str, server: Connection, output: str) -> int:
+    """Show what Rampart did, or would have, beside what people did.
+
+    NAME is a plan, or one of its runs as in checkout-v2#3. Made for plans with `mode: observe`: there RAMPART is
+    what it would have served, and PEOPLE what they did serve.
+
+    \b
+    Example:
+      rampart report checkout-v2
+    """
+    plan, number = run_query(name)
+    present(server.get("plans", plan, "report", run=number), output, RunReport, report_lines)
+    return Exit.OK
+
+
+@click.command()
+@click.argument("name")
+@click.option("--environment", metavar="NAME", help="Only there, if flags of several environments have that key.")
+@note_option
+@server_option
+@output_option
+def adopt(name: str, environment: str | None, note: str, server: Connection, output: str) -> int:
+    """Begin a run where people have brought a flag.
+
+    NAME is a flag's key or a plan. The share that the flag shows is taken over as it is, with rules and targets of
+    other people; it counts as the lowest stage that allows it. Nothing is written to the flag by that, and before
+    anything rises that stage bakes in full. To move a run under way to newer revisions instead: rampart apply --adopt.
+
+    \b
+    Example:
+      rampart adopt checkout-v2 -m "was raised by hand until now"
+    """
+    body = {"note": note} | ({"environment": environment} if environment else {})
+    run = _commanded(lambda: server.post("flags", name, "adopt", body=body), name, output)
+    if output == "text":
+        say(f"taken over; follow it: rampart status {run.plan} --watch")
     return Exit.OK
 
 

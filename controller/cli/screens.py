@@ -18,9 +18,12 @@ from controller.domain.status import (
     KillStatus,
     PlanSummary,
     Raises,
+    ReportLine,
     RuleStatus,
+    RunReport,
     RunStatus,
     StageStatus,
+    StageTimes,
 )
 from controller.domain.wording import quantity
 
@@ -110,7 +113,16 @@ def _identity(run: RunStatus, now: datetime) -> list[str]:
 
 
 def _exposure(run: RunStatus, now: datetime) -> str:
+    if run.mode == "observe":
+        return f"exposure  Rampart would serve {exposure_text(run.desired_exposure)}   people {_peoples(run, now)}"
     return f"exposure  desired {exposure_text(run.desired_exposure)}   provider {_observed(run, now)}"
+
+
+def _peoples(run: RunStatus, now: datetime) -> str:
+    if run.observed_exposure is None or run.observed_at is None:
+        return click.style("? unknown: not read", fg="yellow")
+    shown = exposure_text(run.observed_exposure) if run.observed_enabled else "off"
+    return f"{shown}, read {age(run.observed_at, now)}"
 
 
 def _beside(run: RunStatus) -> list[str]:
@@ -230,6 +242,50 @@ def _for_text(rule: RuleStatus) -> str:
 def explanation_lines(explanation: Explanation) -> list[str]:
     lines = explanation.text.splitlines()
     return [*lines, "", *rule_table(explanation.rules)] if explanation.rules else lines
+
+
+# — reports —
+
+
+def report_lines(report: RunReport) -> list[str]:
+    observing = report.mode == "observe"
+    title = "   ".join([click.style(report.run, bold=True), report.flag.environment, phase_text(report.phase)])
+    stages = table(
+        ("STAGE", "EXPOSURE", *(("RAMPART WOULD HAVE", "PEOPLE DID") if observing else ("REACHED",))),
+        [_times(stage, observing) for stage in report.stages],
+    )
+    return [title, "", *stages, "", *(_beside_people(report.lines) if observing else _in_order(report.lines))]
+
+
+def _times(stage: StageTimes, observing: bool) -> list[str]:
+    reached = [stage.rampart_at, stage.people_at] if observing else [stage.rampart_at]
+    return [stage.name, exposure_text(stage.exposure), *(day_and_clock(at) if at else "–" for at in reached)]
+
+
+def _beside_people(lines: Sequence[ReportLine]) -> list[str]:
+    """Each row shows where both stood then; bold is what the row changed."""
+    stand = {"rampart": "–", "people": "–"}
+    rows = []
+    for line in lines:
+        cells = dict(stand)
+        if line.exposure is not None:
+            stand[line.column] = exposure_text(line.exposure)
+            cells = stand | {line.column: click.style(stand[line.column], bold=True)}
+        rows.append([day_and_clock(line.at), cells["rampart"], cells["people"], line.text])
+    return table(("TIME", "RAMPART", "PEOPLE", "WHAT"), rows)
+
+
+def _in_order(lines: Sequence[ReportLine]) -> list[str]:
+    rows = [
+        [
+            day_and_clock(line.at),
+            "Rampart" if line.column == "rampart" else "people",
+            "" if line.exposure is None else exposure_text(line.exposure),
+            line.text,
+        ]
+        for line in lines
+    ]
+    return table(("TIME", "WHO", "EXPOSURE", "WHAT"), rows)
 
 
 # — kills —

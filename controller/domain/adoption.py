@@ -1,4 +1,4 @@
-"""What it would mean to a run to move to other revisions of its plan and policies.
+"""What it would mean to a run to move to other revisions of its plan and policies, or to begin where a flag is.
 
 The command obeys what is said here, and a preview shows it: so that the words and what happens are the same.
 """
@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from controller.domain.binding import BoundRule, Guardrail
 from controller.domain.catalogue import PlanRevision, PolicyRevision
 from controller.domain.conditions import Comparison, Condition, comparisons, metrics_of, uses_baseline
 from controller.domain.decide import stage_at, stage_holding
+from controller.domain.flag import FlagState
 from controller.domain.plan import Approval, RolloutPlan, Stage
 from controller.domain.policy import Rule
 from controller.domain.quantities import FULL_EXPOSURE, duration_text, exposure_text, seconds
@@ -52,6 +54,32 @@ def obstacles(run: Run, before: RolloutPlan, after: RolloutPlan) -> list[str]:
     return found
 
 
+def against_taking_over(plan: RolloutPlan, found: FlagState) -> list[str]:
+    """Why no run of the plan can go on from where people have brought the flag; empty when it can."""
+    share = exposure_text(found.effective_exposure)
+    against = []
+    if plan.spec.mode == "observe":
+        against.append("the plan only observes: start it, and it follows what people do")
+    elif not found.effective_exposure:
+        against.append(f"the flag {'exposes nobody' if found.enabled else 'is off'}: start the plan instead")
+    elif found.effective_exposure > plan.spec.stages[-1].share:
+        against.append(f"{share} is above the last stage of the plan; lower the flag, or add a stage")
+    ours = {rule.name for rule in plan.spec.audience.always}
+    if found.audience and set(found.audience) != ours:
+        against.append(
+            f"of our audience rules it has {', '.join(found.audience)}, and the plan has "
+            f"{', '.join(sorted(ours)) or 'none'}; remove them at the provider, or make the plan say the same"
+        )
+    return against
+
+
+def taken_over(run: Run, plan: RolloutPlan, found: FlagState) -> Run:
+    """The run where the flag is. The audience of the plan, if the flag lacks it, comes in with the next stage."""
+    ours = {rule.name for rule in plan.spec.audience.always}
+    stage = stage_holding(plan, found.effective_exposure)
+    return replace(run, stage=stage, exposure=found.effective_exposure, audience=set(found.audience) == ours)
+
+
 def second_person_because(
     run: Run,
     before: tuple[RolloutPlan, Sequence[Guardrail]],
@@ -81,7 +109,7 @@ def consequences(
     """What else it does to the run, in words. Only for a run without obstacles."""
     plan, guardrails = after
     lines = [*_lost_bake(run, before, plan, observations), *_lost_approval(run, before)]
-    lines += _without_baseline(run, guardrails)
+    lines += unjudged(run, guardrails)
     one, other = _next_stage(run, before), _next_stage(run, plan)
     if _called(one) != _called(other):
         lines.append(f"next comes {_called(other)} instead of {_called(one)}")
@@ -123,7 +151,7 @@ def _lost_approval(run: Run, before: RolloutPlan) -> Iterator[str]:
         yield f"the open request to approve {name} is withdrawn, and made again when it is due"
 
 
-def _without_baseline(run: Run, guardrails: Sequence[Guardrail]) -> Iterator[str]:
+def unjudged(run: Run, guardrails: Sequence[Guardrail]) -> Iterator[str]:
     """Baselines are measured at a start and before 100 %: what is new has none, and nobody can measure it now."""
     if run.stage == NOT_STARTED:
         return

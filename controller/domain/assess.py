@@ -14,7 +14,7 @@ from controller.domain.binding import Guardrail
 from controller.domain.convergence import converge
 from controller.domain.decide import Decision, Evidence, decide, stage_at
 from controller.domain.evidence import Question, Reading, Verdict
-from controller.domain.flag import Observation
+from controller.domain.flag import FlagState, Observation
 from controller.domain.judge import Side, Sides, judge, settle
 from controller.domain.plan import RolloutPlan
 from controller.domain.quantities import FULL_EXPOSURE
@@ -140,7 +140,12 @@ def weigh(
         obstacles=inputs.obstacles,
         baselines_missing=missing,
         bake_waived=inputs.bake_waived,
+        people=_people(plan, inputs.observed),
     )
+
+
+def _people(plan: RolloutPlan, observed: Observation) -> FlagState | None:
+    return observed if plan.spec.mode == "observe" and isinstance(observed, FlagState) else None
 
 
 def assess_and_decide(

@@ -14,7 +14,7 @@ from controller.domain.binding import Guardrail
 from controller.domain.decide import Decision, Evidence, stage_at
 from controller.domain.flag import FlagState, SetShare
 from controller.domain.plan import RolloutPlan
-from controller.domain.rollout import NOT_STARTED, ApprovalRequest, Observations, Run, transition
+from controller.domain.rollout import NOT_STARTED, ApprovalRequest, Observations, Run, Served, transition
 
 
 def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str, Any]) -> Run:
@@ -36,6 +36,15 @@ def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str,
                 "confirmed_exposure": run.exposure,
                 "confirmed_audience": run.audience,
                 "turned_on": run.turned_on or run.exposure > 0,
+            }
+        case "take_over":
+            changes |= {
+                "committed_at": now,
+                "confirmed_at": None,
+                "confirmed_exposure": decision.exposure,
+                "confirmed_audience": decision.audience,
+                "turned_on": True,
+                "approval": None,
             }
         case "complete" | "abandon" | "kill":
             changes["ended_at"] = now
@@ -64,6 +73,10 @@ def carried(
             return {"accepted": run.accepted.confirmed(inputs.observed)}
         case "request_approval":
             return {"approval": approval_request(request_id, run, plan, inputs.now)}
+        case "observe" | "resume" if isinstance(inputs.observed, FlagState):
+            people = Served.by(inputs.observed)
+            anew = decision.action == "resume" or people.effective_exposure < run.exposure
+            return {"people": people} | ({"confirmed_at": None} if anew else {})
     return {}
 
 
@@ -97,6 +110,8 @@ def audit_entry(
     }
     if decision.rule:
         facts["rule"] = decision.rule
+    if after.people != run.people:
+        facts["people"] = msgspec.to_builtins(after.people)
     return AuditEntry(
         id=entry_id,
         at=now,

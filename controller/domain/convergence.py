@@ -14,7 +14,8 @@ from controller.domain.plan import RolloutPlan
 from controller.domain.quantities import exposure_text
 from controller.domain.rollout import Run
 
-Difference = Literal["none", "unread", "settling", "apply_again", "turn_on", "too_high", "too_low"]
+Difference = Literal["none", "unread", "settling", "apply_again", "turn_on", "too_high", "too_low", "awaited"]
+"""`awaited`: the flag is only observed, and people serve less than Rampart would have by now."""
 
 
 class Convergence(Struct, frozen=True, kw_only=True):
@@ -38,9 +39,15 @@ def converge(
     if isinstance(observed, Unknown):
         return Convergence(difference="unread", text=f"the provider could not be read: {observed.why}")
     if plan.spec.mode == "observe":
-        return Convergence(difference="none", text="nothing of ours is served")
+        return _watched(run, observed)
     found = _difference(run, plan, observed, seconds_since_apply >= settle_seconds)
     return replace(found, altered=_altered(run, plan, observed))
+
+
+def _watched(run: Run, observed: FlagState) -> Convergence:
+    shown = observed.effective_exposure
+    text = f"people serve it to {exposure_text(shown)}"
+    return Convergence(difference="none" if shown >= run.exposure else "awaited", text=text)
 
 
 def _difference(run: Run, plan: RolloutPlan, observed: FlagState, waited: bool) -> Convergence:

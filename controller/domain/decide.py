@@ -3,20 +3,24 @@
     kill rules › step-back rules › pause rules › drift › what is not ours › confirmation › unknown › gates ›
     advance
 
+Of a flag that is only observed the same is decided, told as what would have been, and people's changes beside it.
+
 A gate is a reason not to raise. Nothing here can lower the bar: passes are counted only when all are passes.
 """
 
 from datetime import datetime, timedelta
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.domain.accumulators import CLEARING, all_pass, required, settling_seconds
 from controller.domain.binding import Guardrail
-from controller.domain.convergence import Convergence
+from controller.domain.convergence import Convergence, latest_change
 from controller.domain.evidence import Verdict
+from controller.domain.flag import FlagState
 from controller.domain.plan import RolloutPlan, Stage
 from controller.domain.quantities import FULL_EXPOSURE, duration_text, exposure_text
-from controller.domain.rollout import NOT_STARTED, Action, Block, Cause, Observations, Run, Timer
+from controller.domain.rollout import NOT_STARTED, Action, Block, Cause, Observations, Run, Served, Timer
 from controller.domain.schedule import closed
 from controller.domain.wording import breach_text, unknown_text
 
@@ -26,7 +30,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
     `verdicts` judge the treated side, or the control while nobody is treated. `baselines_missing` names metrics
     whose control reading for 100 % is not in hand. `obstacles` say why no run at all may rise now: a kill may
-    be missing in the database. `bake_waived` is a person's manual advance.
+    be missing in the database. `bake_waived` is a person's manual advance. `people` is the flag as people serve
+    it, where it is only observed.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -37,6 +42,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     obstacles: tuple[str, ...] = ()
     baselines_missing: tuple[str, ...] = ()
     bake_waived: bool = False
+    people: FlagState | None = None
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -55,19 +61,39 @@ class Decision(Struct, frozen=True, kw_only=True):
 def decide(
     run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], evidence: Evidence, now: datetime
 ) -> Decision:
+    if plan.spec.mode == "observe":
+        return would_have(_decided(run, plan, guardrails, evidence, now))
+    return _decided(run, plan, guardrails, evidence, now)
+
+
+def _decided(
+    run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], evidence: Evidence, now: datetime
+) -> Decision:
     if run.phase == "pending":
-        return _expired_approval(run, plan, evidence) or _start(run, plan, evidence, now)
+        return _people(run, evidence) or _expired_approval(run, plan, evidence) or _start(run, plan, evidence, now)
     return (
-        _kill_rule(run, evidence)
+        _kill_rule(run, plan, evidence)
         or _step_back_rule(run, plan, evidence)
         or _pause_rule(run, evidence)
+        or _people(run, evidence)
         or _drift(run, plan, evidence)
         or _altered(run, evidence)
         or _confirmation(run, evidence)
-        or _too_long_unknown(run, guardrails, evidence)
+        or _too_long_unknown(run, plan, guardrails, evidence)
         or _expired_approval(run, plan, evidence)
         or _hold_or_rise(run, plan, guardrails, evidence, now)
     )
+
+
+def would_have(decision: Decision) -> Decision:
+    """The same of a flag that is only observed: nothing of it happens."""
+    match decision.action:
+        case "start" | "advance" | "complete":
+            return replace(decision, text=f"would have {decision.text}")
+        case "pause" | "step_back" | "lower" | "abandon":
+            return replace(decision, text=f"would have been {decision.text}")
+        case _:
+            return decision
 
 
 def stage_at(plan: RolloutPlan, exposure: int) -> int:
@@ -117,7 +143,7 @@ def _told(verdict: Verdict, evidence: Evidence) -> str:
     return breach_text(verdict, evidence.observations.breached[verdict.id].seconds)
 
 
-def _kill_rule(run: Run, evidence: Evidence) -> Decision | None:
+def _kill_rule(run: Run, plan: RolloutPlan, evidence: Evidence) -> Decision | None:
     verdict = _satisfied(evidence, "kill")
     if verdict is None:
         return None
@@ -130,11 +156,12 @@ def _kill_rule(run: Run, evidence: Evidence) -> Decision | None:
             f"{evidence.automatic_kills} flags were killed automatically just now, so a person must look first"
         )
     if spared is None:
+        observing = plan.spec.mode == "observe"  # then the flag lives on, and so does the run that looks at it
         return Decision(
-            action="kill",
+            action="lower" if observing else "kill",
             cause="policy",
             text=f"killed by {told}",
-            stage=run.stage,
+            stage=NOT_STARTED if observing else run.stage,
             exposure=0,
             audience=False,
             rule=verdict.id,
@@ -169,6 +196,23 @@ def _pause_rule(run: Run, evidence: Evidence) -> Decision | None:
     return _stay(run, "pause", "policy", f"paused by {_told(verdict, evidence)}", rule=verdict.id)
 
 
+def _people(run: Run, evidence: Evidence) -> Decision | None:
+    """What people did to a flag that is only observed, once for each change. Raising it, they go on."""
+    if evidence.people is None or (shown := Served.by(evidence.people)) == run.people:
+        return None
+    told = latest_change(evidence.people)
+    if run.people is None:
+        return _stay(run, "observe", "provider", f"the flag is at {_served(shown)} to begin with{told}")
+    text = f"people changed the flag from {_served(run.people)} to {_served(shown)}{told}"
+    raised = shown.effective_exposure > run.people.effective_exposure
+    return _stay(run, "resume" if run.phase == "paused" and raised else "observe", "provider", text)
+
+
+def _served(shown: Served) -> str:
+    share = exposure_text(shown.exposure) if shown.enabled else "off"
+    return f"{share} beside {', '.join(shown.foreign)}" if shown.foreign else share
+
+
 def _drift(run: Run, plan: RolloutPlan, evidence: Evidence) -> Decision | None:
     found = evidence.convergence
     if found.difference not in ("too_high", "too_low"):
@@ -198,12 +242,19 @@ def _altered(run: Run, evidence: Evidence) -> Decision | None:
 def _confirmation(run: Run, evidence: Evidence) -> Decision | None:
     if run.confirmed or evidence.convergence.difference != "none":
         return None
+    if evidence.people is not None:
+        text = f"{evidence.convergence.text}: {exposure_text(run.exposure)} can be judged"
+        return _stay(run, "confirm", "provider", text)
     return _stay(run, "confirm", "provider", f"{exposure_text(run.exposure)} was read back from the provider")
 
 
-def _too_long_unknown(run: Run, guardrails: tuple[Guardrail, ...], evidence: Evidence) -> Decision | None:
+def _too_long_unknown(
+    run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], evidence: Evidence
+) -> Decision | None:
     if run.phase != "progressing":
         return None
+    if plan.spec.mode == "observe" and not run.confirmed:
+        return None  # people serve it to nobody yet, or to few: there is nothing that could be measured
     observations = evidence.observations
     for guardrail in guardrails:
         for what, reaction, timers in (
@@ -280,21 +331,24 @@ def _raise_or_wait(
     now: datetime,
 ) -> Decision:
     stage = plan.spec.stages[target]
-    if not blocks and stage.approval and not _asked(run, target):
-        asked = ", ".join(stage.approval.from_)
+    approval = stage.approval if plan.spec.mode == "enforce" else None
+    if not blocks and approval and not _asked(run, target):
+        asked = ", ".join(approval.from_)
         text = f"{stage.name} ({exposure_text(stage.share)}) waits for approval from {asked}"
         return _stay(run, "request_approval", "policy", text)
     blocks += [Block(code="replicas", text=f"no run may rise: {why}") for why in evidence.obstacles]
     shut = closed(plan.spec.schedule, now)
     if shut:
         blocks.append(Block(code="schedule", text=shut.why, clears_at=shut.opens_at))
-    if stage.approval and _asked(run, target) and not _granted(run, target):
-        text = f"{stage.name} waits for approval from {', '.join(stage.approval.from_)}"
+    if approval and _asked(run, target) and not _granted(run, target):
+        text = f"{stage.name} waits for approval from {', '.join(approval.from_)}"
         blocks.append(Block(code="approval", text=text))
     if blocks:
         return _hold(run, blocks)
     word = "started at" if action == "start" else f"advanced from {exposure_text(run.exposure)} to"
     text = f"{word} {exposure_text(stage.share)} ({stage.name}): all required guardrails pass"
+    if stage.approval and not approval:
+        text += f", once {', '.join(stage.approval.from_)} had approved"
     return Decision(action=action, cause="policy", text=text, stage=target, exposure=stage.share, audience=True)
 
 
@@ -339,6 +393,9 @@ def _stage_blocks(
         return [Block(code="unknown", text=found.text)]
     if run.stage == NOT_STARTED:
         return []
+    if found.difference == "awaited":
+        text = f"{stage_text(plan, run)} can only be judged once people serve it to as many: {found.text}"
+        return [Block(code="observe", text=text)]
     if not run.confirmed:
         return [Block(code="settling", text=f"{exposure_text(run.exposure)} is not confirmed yet: {found.text}")]
     stage, observations = plan.spec.stages[run.stage], evidence.observations
@@ -347,6 +404,10 @@ def _stage_blocks(
         text = f"{observations.requests:.0f} of {stage.min_total.requests} requests in {stage.name} so far"
         blocks.append(Block(code="sample", text=text))
     return blocks
+
+
+def stage_text(plan: RolloutPlan, run: Run) -> str:
+    return f"{plan.spec.stages[run.stage].name} ({exposure_text(run.exposure)})"
 
 
 def _bake_blocks(

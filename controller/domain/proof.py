@@ -344,7 +344,10 @@ def _exposure(steps: Sequence[Step], documents: Documents) -> Iterator[Finding]:
 def _wrong_exposure(step: Step, before: Place | None, after: Place, documents: Documents) -> str | None:
     plan = documents.plans.get(step.plan_after)
     reached = before.exposure if before else 0
-    if step.action not in ("start", "advance") and after.exposure > reached:
+    taken_over = step.action == "take_over" and before is not None and before.phase == "pending"
+    if taken_over and step.automatic:
+        return "and only a person takes a flag over"
+    if not taken_over and step.action not in ("start", "advance") and after.exposure > reached:
         return f"{exposure_text(after.exposure - reached)} more than before, and {step.action} never raises"
     if after.exposure <= 0 and step.action not in ("start", "advance"):
         return None if after.exposure == 0 else "which is no exposure"

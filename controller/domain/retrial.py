@@ -46,7 +46,7 @@ class Place(Struct, frozen=True, kw_only=True):
 class Facts(Struct, frozen=True, kw_only=True):
     """The details of a run's audit row. People's rows have no `inputs`; a kill has neither `origin` nor `to`.
 
-    `accepted` is told where a person accepts what is not ours.
+    `accepted` is told where a person accepts what is not ours, and `audience` where a flag was taken over.
     """
 
     origin: Place | None = field(default=None, name="from")
@@ -57,6 +57,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     rule: str | None = None
     kill_id: str = ""
     accepted: Accepted | None = None
+    audience: bool | None = None
     run: Run | None = None
     inputs: Inputs | None = None
     verdicts: tuple[Verdict, ...] = ()
@@ -325,6 +326,9 @@ def _ordered(step: Step, run: Run) -> Run | None:
         case "resume":
             audience = run.audience and to.exposure > 0
             extra = {"confirmed_at": None, "approval": None, "accepted": step.facts.accepted}
+        case "take_over":
+            audience = bool(step.facts.audience)
+            extra = {"accepted": step.facts.accepted}
         case "approve" if run.approval is not None:
             extra = {"approval": replace(run.approval, granted_by=entry.actor, granted_at=entry.at)}
         case "adopt" if pinned is not None:

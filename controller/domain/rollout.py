@@ -23,6 +23,7 @@ from controller.errors import Conflict
 Phase = Literal["pending", "progressing", "paused", "completed", "killed", "abandoned"]
 Action = Literal[
     "start",
+    "take_over",
     "advance",
     "confirm",
     "hold",
@@ -32,6 +33,7 @@ Action = Literal[
     "resume",
     "step_back",
     "lower",
+    "observe",
     "adopt",
     "complete",
     "kill",
@@ -43,6 +45,8 @@ Cause = Literal["policy", "user", "drift", "no_data", "schedule", "provider"]
 TRANSITIONS: Mapping[Phase, Mapping[Action, Phase]] = {
     "pending": {
         "start": "progressing",
+        "take_over": "progressing",
+        "observe": "pending",
         "request_approval": "pending",
         "approve": "pending",
         "adopt": "pending",
@@ -51,6 +55,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Action, Phase]] = {
     },
     "progressing": {
         "confirm": "progressing",
+        "observe": "progressing",
         "advance": "progressing",
         "request_approval": "progressing",
         "approve": "progressing",
@@ -64,6 +69,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Action, Phase]] = {
     },
     "paused": {
         "confirm": "paused",
+        "observe": "paused",
         "resume": "progressing",
         "step_back": "paused",
         "lower": "paused",
@@ -81,7 +87,7 @@ COMMANDS: tuple[Action, ...] = (
 )  # fmt: skip
 """What a person may ask for; the rest is the engine's own."""
 
-RAISING: frozenset[Action] = frozenset({"start", "advance", "resume"})
+RAISING: frozenset[Action] = frozenset({"start", "take_over", "advance", "resume"})
 
 NOT_STARTED = -1
 """The stage index before the first stage, and after stepping back from it: 0 %, no `always` audience."""
@@ -125,6 +131,22 @@ class Accepted(Struct, frozen=True, kw_only=True):
         return replace(self, foreign=left, bucketing=self.bucketing or flag.bucketing)
 
 
+class Served(Struct, frozen=True, kw_only=True):
+    """What people make a flag serve that Rampart only observes."""
+
+    enabled: bool
+    exposure: int
+    foreign: tuple[str, ...] = ()
+
+    @staticmethod
+    def by(flag: FlagState) -> "Served":
+        return Served(enabled=flag.enabled, exposure=flag.exposure, foreign=flag.foreign)
+
+    @property
+    def effective_exposure(self) -> int:
+        return self.exposure if self.enabled else 0
+
+
 class Run(Struct, frozen=True, kw_only=True):
     """One run, as committed. `exposure` is desired; `confirmed_exposure` was read back from the provider.
 
@@ -132,9 +154,10 @@ class Run(Struct, frozen=True, kw_only=True):
     equals the run's number of audit rows. `kill_epoch` is the flag's at the start: any kill since then makes
     every raise of this run impossible. `confirmed_at` None means that the present step was not read back yet.
     `turned_on` says whether this run's own turn-on was read back once. `accepted` is None for a run that only
-    observes, and for one from before this was kept: nothing is compared with it then. `baselines` maps
-    `policy/metric` to the reading stored under the name of its origin: `before` the first exposure, or `control`
-    before 100 %.
+    observes, and for one from before this was kept: nothing is compared with it then. `people` is what was last
+    recorded of what people did, by a run that only observes; `exposure` is what Rampart would have desired then,
+    and it is confirmed while people serve at least that. `baselines` maps `policy/metric` to the reading stored
+    under the name of its origin: `before` the first exposure, or `control` before 100 %.
     """
 
     id: str
@@ -156,6 +179,7 @@ class Run(Struct, frozen=True, kw_only=True):
     confirmed_at: datetime | None = None
     turned_on: bool = False
     accepted: Accepted | None = None
+    people: Served | None = None
     version: int = 0
     kill_epoch: int = 0
     kill_id: str | None = None

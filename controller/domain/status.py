@@ -121,6 +121,38 @@ class Explanation(Struct, frozen=True, kw_only=True):
     rules: list[RuleStatus]
 
 
+class ReportLine(Struct, frozen=True, kw_only=True):
+    """What happened, in the column of whoever did it. `exposure` is what they serve from then on, if changed."""
+
+    at: datetime
+    column: Literal["rampart", "people"]
+    action: str
+    text: str
+    exposure: int | None = None
+
+
+class StageTimes(Struct, frozen=True, kw_only=True):
+    """When a stage's exposure was first reached; None: never.
+
+    `people_at` is only told of a run that observes: in any other they raise nothing behind Rampart's back.
+    """
+
+    name: str
+    exposure: int
+    rampart_at: datetime | None = None
+    people_at: datetime | None = None
+
+
+class RunReport(Struct, frozen=True, kw_only=True):
+    run: str
+    plan: str
+    flag: FlagRef
+    mode: Literal["enforce", "observe"]
+    phase: Phase
+    stages: list[StageTimes]
+    lines: list[ReportLine]
+
+
 class KillReceipt(Struct, frozen=True, kw_only=True):
     """`durable`: the journal has it on disk. `confirmed_at` None: not read back as off yet, being retried.
 

@@ -187,8 +187,8 @@ class Player:
     # — what follows —
 
     def _carry_out(self, now: float, decision: Decision, inputs: Inputs, evidence: Evidence) -> None:
-        before, enforced = self._run, self._plan.spec.mode == "enforce"
-        if decision.action == "kill" and enforced:
+        before = self._run
+        if decision.action == "kill":
             self._kill(now, decision)
             return
         after = state_after(before, decision, inputs.now, self._extras(decision, inputs))

@@ -21,6 +21,7 @@ from controller.domain.status import (
     PlanSummary,
     Raises,
     ReplicaStatus,
+    RunReport,
     RunStatus,
     StageStatus,
 )
@@ -160,6 +161,15 @@ class FakeCommands:
             )
             for one in self.states.values()
         ]
+
+    async def take_over(self, key: str, environment: str | None, actor: Actor, note: str) -> RunStatus:
+        return await self.start(key, actor, note)
+
+    async def report(self, plan: str, run: int | None = None) -> RunReport:
+        status = await self.status(plan, run)
+        return RunReport(
+            run=status.id, plan=plan, flag=status.flag, mode=status.mode, phase=status.phase, stages=[], lines=[]
+        )
 
     async def explain(self, plan: str) -> Explanation:
         status = await self.status(plan)

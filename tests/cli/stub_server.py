@@ -9,7 +9,16 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from msgspec import Struct
 
-from controller.api.bodies import CompareBody, KillBody, ManifestsBody, NoteBody, ResetBody, SdkKeyBody, TokenBody
+from controller.api.bodies import (
+    AdoptBody,
+    CompareBody,
+    KillBody,
+    ManifestsBody,
+    NoteBody,
+    ResetBody,
+    SdkKeyBody,
+    TokenBody,
+)
 
 TOKEN = "rampart_stub"
 COMMANDS = ("start", "advance", "pause", "resume", "step-back", "abandon", "approve", "adopt")
@@ -62,6 +71,8 @@ def body_type(path: str) -> type[Struct]:
             return SdkKeyBody
         case [*_, "flags", _, "kill"]:
             return KillBody
+        case ["flags", _, "adopt"]:
+            return AdoptBody
         case [*_, "flags", _, "reset"]:
             return ResetBody
     raise AssertionError(f"the API has no POST {path}")

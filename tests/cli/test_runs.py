@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tests.cli.answers import COMPLETED, EXPLANATION, KILLED, NEVER_STARTED, NOW, PAUSED, SUMMARY, kill, run
+from controller.domain.status import ReportLine, RunReport, StageTimes
+from tests.cli.answers import COMPLETED, EXPLANATION, FLAG, KILLED, NEVER_STARTED, NOW, PAUSED, SUMMARY, kill, run
 from tests.cli.conftest import Rampart
 from tests.cli.stub_server import Reply, StubServer, problem
 from tests.cli.terminal import Terminal
@@ -221,3 +224,80 @@ def test_colours_are_for_terminals_that_want_them(
 def test_an_old_locale_does_not_break_the_output(rampart_process: Rampart, server: StubServer) -> None:
     server.answers("GET", "plans", Reply([SUMMARY]))
     assert rampart_process("list", PYTHONIOENCODING="latin-1", PYTHONUTF8="0").returncode == 0
+
+
+# — beside what people did —
+
+
+def times(name: str, exposure: int, rampart: datetime | None, people: datetime | None) -> StageTimes:
+    return StageTimes(name=name, exposure=exposure, rampart_at=rampart, people_at=people)
+
+
+def told(minutes: int, column: Any, text: str, exposure: int | None = None) -> ReportLine:
+    return ReportLine(
+        at=NOW + timedelta(minutes=minutes), column=column, action="observe", text=text, exposure=exposure
+    )
+
+
+OBSERVED = RunReport(
+    run="checkout-v2#3",
+    plan="checkout-v2",
+    flag=FLAG,
+    mode="observe",
+    phase="progressing",
+    stages=[times("canary", 1_000, NOW, NOW), times("early", 10_000, NOW + timedelta(minutes=35), None)],
+    lines=[
+        told(0, "people", "the flag is at 1 % to begin with, last changed by erin", 1_000),
+        told(0, "rampart", "would have started at 1 % (canary)", 1_000),
+        told(20, "people", "people changed the flag from 1 % to 5 %, last changed by erin", 5_000),
+        told(35, "rampart", "would have advanced from 1 % to 10 % (early)", 10_000),
+        told(36, "rampart", "would have been paused by web/errors-high"),
+    ],
+)
+
+
+def test_a_report_shows_where_rampart_and_people_stood_at_each_moment(
+    rampart: Rampart, server: StubServer
+) -> None:
+    server.answers("GET", "plans/checkout-v2/report", OBSERVED)
+    shown = rampart("report", "checkout-v2#3").stdout.splitlines()
+    assert shown[2:5] == [
+        "STAGE   EXPOSURE  RAMPART WOULD HAVE       PEOPLE DID",
+        "canary  1 %       2026-11-18 14:00:00 UTC  2026-11-18 14:00:00 UTC",
+        "early   10 %      2026-11-18 14:35:00 UTC  –",
+    ]
+    stood = [line[len("2026-11-18 14:00:00 UTC") :].strip() for line in shown[7:]]
+    assert stood == [
+        "–        1 %     the flag is at 1 % to begin with, last changed by erin",
+        "1 %      1 %     would have started at 1 % (canary)",
+        "1 %      5 %     people changed the flag from 1 % to 5 %, last changed by erin",
+        "10 %     5 %     would have advanced from 1 % to 10 % (early)",
+        "10 %     5 %     would have been paused by web/errors-high",
+    ]
+
+
+def test_a_report_of_a_run_that_acts_says_who_did_what(rampart: Rampart, server: StubServer) -> None:
+    acting = replace(
+        OBSERVED, mode="enforce", lines=[told(0, "rampart", "started", 1_000), told(1, "people", "paused")]
+    )
+    server.answers("GET", "plans/checkout-v2/report", acting)
+    shown = rampart("report", "checkout-v2").stdout.splitlines()
+    assert shown[2].split() == ["STAGE", "EXPOSURE", "REACHED"]
+    assert shown[-2:] == [
+        "2026-11-18 14:00:00 UTC  Rampart  1 %       started",
+        "2026-11-18 14:01:00 UTC  people             paused",
+    ]
+
+
+def test_a_flag_is_adopted_by_its_key_and_the_plan_is_named(rampart: Rampart, server: StubServer) -> None:
+    server.answers("POST", "flags/checkout/adopt", run())
+    done = rampart("adopt", "checkout", "--environment", "production", "-m", "by hand until now")
+    assert "taken over; follow it: rampart status checkout-v2 --watch" in done.stderr
+    assert server.bodies("flags/checkout/adopt") == [{"note": "by hand until now", "environment": "production"}]
+
+
+def test_status_of_a_plan_that_observes_shows_both_and_no_difference(rampart: Rampart, server: StubServer) -> None:
+    server.answers("GET", STATUS, run(mode="observe", observed_exposure=5_000))
+    shown = rampart("status", "checkout-v2").stdout
+    assert "exposure  Rampart would serve 10 %   people 5 %, read " in shown
+    assert "differs" not in shown

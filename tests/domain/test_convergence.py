@@ -88,11 +88,23 @@ def test_zero_percent_without_audience_is_as_good_as_off() -> None:
     assert compared(run, FlagState(enabled=False, exposure=77_000, audience=("staff",))).difference == "none"
 
 
-def test_a_plan_that_only_observes_differs_from_nothing() -> None:
+@pytest.mark.parametrize(
+    ("observed", "difference", "text"),
+    [
+        (FlagState(enabled=False, exposure=50_000), "awaited", "people serve it to 0 %"),
+        (FlagState(enabled=True, exposure=9_999), "awaited", "people serve it to 9.999 %"),
+        (FlagState(enabled=True, exposure=10_000), "none", "people serve it to 10 %"),
+        (FlagState(enabled=True, exposure=80_000, foreign=("x",)), "none", "people serve it to 80 %"),
+        (Unknown("timeout"), "unread", "the provider could not be read: timeout"),
+    ],
+)
+def test_a_plan_that_only_observes_waits_for_people_to_serve_as_many(
+    observed: Observation, difference: Any, text: str
+) -> None:
     plan = make_plan(mode="observe")
-    run = make_run(plan, stage=1)
-    found = converge(run, plan, FlagState(enabled=False, exposure=0), seconds_since_apply=60, settle_seconds=5)
-    assert found.difference == "none"
+    run = make_run(plan, stage=1, accepted=ACCEPTED)
+    found = converge(run, plan, observed, seconds_since_apply=60, settle_seconds=5)
+    assert found == Convergence(difference=difference, text=text)
 
 
 states = st.builds(
@@ -163,9 +175,6 @@ def test_every_difference_is_told_in_one_sentence() -> None:
         difference="turn_on", text="weights and rules were read back; the flag is still off"
     )
     assert compared(run, shown(run, PLAN, exposure=5_000), since=4.9) == settling
-    plan = make_plan(mode="observe")
-    found = converge(make_run(plan, stage=1), plan, before, seconds_since_apply=60, settle_seconds=5)
-    assert found == Convergence(difference="none", text="nothing of ours is served")
 
 
 @pytest.mark.parametrize(

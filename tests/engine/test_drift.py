@@ -145,7 +145,7 @@ async def test_a_share_raised_beside_it_is_lowered_once_and_both_are_told(world:
 
 async def test_a_start_does_not_go_on_when_the_flag_was_changed_since_it_was_authorised(world: World) -> None:
     await world.apply()
-    world.source.sides["off"] = {"value": None}
+    world.source.sides["off"] = {"total": None, "p95": None}
     await world.commands.start("checkout-v2", DANA, "")
     await edited(world, foreign=("strategy 2",))
     world.source.sides.clear()

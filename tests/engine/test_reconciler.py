@@ -276,14 +276,6 @@ async def test_a_flag_has_one_active_run(world: World) -> None:
         await world.commands.start("checkout-v2", DANA, "")
 
 
-async def test_a_plan_that_only_observes_decides_and_never_writes(world: World) -> None:
-    await world.apply(make_plan(mode="observe", stages=msgspec.to_builtins(world.plan.spec.stages)))
-    await world.commands.start("checkout-v2", DANA, "")
-    world.provider.history.clear()
-    await world.until("completed")
-    assert world.provider.history == []
-
-
 async def test_a_stale_holder_changes_nothing_in_the_database(world: World) -> None:
     await world.started()
     claims = (await _claims(world))[0]
