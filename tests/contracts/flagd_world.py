@@ -73,6 +73,7 @@ class FlagdWorld:
 
     def __init__(self, folder: Path, *, sync_bind: str = "") -> None:
         self.path = folder / "flags.json"
+        self.sync_bind = sync_bind
         self._write({"flags": {FLAG.key: FRESH, "neighbour": NEIGHBOUR}})
         self._disk = Disk()
         self._settings = FlagdProviderSettings(files={FLAG.environment: str(self.path)}, sync_bind=sync_bind)

@@ -147,7 +147,7 @@ async def test_the_audience_is_in_from_the_first_share_on_and_whoever_has_no_key
     await step(world, 1_000)
     await world.provider.apply(share(1_000, *rules))
     await world.provider.apply(share(1_000, *rules))
-    people = [
+    people: list[tuple[dict[str, Any], bool]] = [
         ({"email": "qa-7@x.example"}, True),
         ({"email": "dana+beta@x.example"}, True),
         ({"email": "dana@acme.example", "plan": "max"}, True),

@@ -137,7 +137,7 @@ def _arguments(node: Json, operator: str) -> list[Json] | None:
 def _is_guard(args: list[Json]) -> bool:
     """`if` there is something to be hashed, then `fractional`: one default rule, not a branch."""
     return (
-        len(args) == 3
+        len(args) in (2, 3)
         and isinstance(args[0], dict)
         and "var" in args[0]
         and _arguments(args[1], "fractional") is not None
@@ -149,9 +149,9 @@ def _default_rule(rest: Json, definition: Mapping[str, Json], fallback: str | No
     default = variation(definition["defaultVariant"])
     guard = _arguments(rest, "if")
     if guard is not None and _is_guard(guard):
-        otherwise = default if guard[2] is None else variation(guard[2])
+        otherwise = default if guard[2:] in ([], [None]) else variation(guard[2])
         rest = guard[1] if otherwise == fallback else rest
-    if (args := _arguments(rest, "fractional")) is not None:
+    if args := _arguments(rest, "fractional"):
         return _split(args, definition["variants"], fallback) or _not_understood(rest)
     served = default if rest is None else variation(rest)
     if served is None:
@@ -165,7 +165,7 @@ def _not_understood(rest: Json) -> DefaultRule:
 
 def _split(args: list[Json], variants: Mapping[str, Json], fallback: str | None) -> DefaultRule | None:
     """None when a weight or a variation is itself calculated."""
-    listed = args if args and isinstance(args[0], list) else args[1:]
+    listed = args if isinstance(args[0], list) else args[1:]
     by = "flag key and targetingKey" if listed is args else _text(args[0])
     weights = [(variation(one[0]), _weight(one)) for one in listed if isinstance(one, list) and one]
     total = sum(weight or 0 for _, weight in weights)

@@ -41,9 +41,9 @@ class SyncServer:
 
     async def start(self) -> None:
         """Never raises: what is wrong is told as `problem`."""
-        server = grpc.aio.server(
-            maximum_concurrent_rpcs=STREAMS, options=[("grpc.max_send_message_length", LARGEST_BYTES)]
-        )
+        # Without reuseport: two processes at one address would share the subscribers without a word.
+        options = [("grpc.max_send_message_length", LARGEST_BYTES), ("grpc.so_reuseport", 0)]
+        server = grpc.aio.server(maximum_concurrent_rpcs=STREAMS, options=options)
         server.add_generic_rpc_handlers((self._handlers(),))
         try:
             self.port = server.add_insecure_port(self._bind)

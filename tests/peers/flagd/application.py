@@ -7,6 +7,7 @@ line of JSON; the first answer comes unasked, when the flags are there.
 import json
 import sys
 import time
+from typing import Any
 
 from openfeature import api
 from openfeature.contrib.provider.flagd import FlagdProvider
@@ -33,7 +34,7 @@ def provider(kind: str, where: str, selector: str | None = None) -> FlagdProvide
     )
 
 
-def answer(asked: dict) -> object:
+def answer(asked: dict[str, Any]) -> object:
     client = api.get_client()
     if asked["ask"] == "details":
         context = EvaluationContext(asked.get("key"), asked.get("attributes", {}))
