@@ -39,13 +39,14 @@ class UnleashWorld:
 
     def __init__(self, installed: Installation, door: FaultyDoor, someone: Person) -> None:
         self.door = door
+        self.someone = someone
         self.flag = Flag(someone, FLAG.key, FLAG.environment)
-        self.provider: FlagProvider = _provider(installed, door)
+        self.provider: FlagProvider = make_provider(installed, url=door.url)
         self._installed = installed
 
     @asynccontextmanager
     async def another(self) -> AsyncIterator[FlagProvider]:
-        provider = _provider(self._installed, self.door)
+        provider = make_provider(self._installed, url=self.door.url)
         yield provider
         await provider.close()
 
@@ -77,12 +78,13 @@ class UnleashWorld:
         return await self.flag.everything()
 
 
-def _provider(installed: Installation, door: FaultyDoor) -> UnleashProvider:
-    settings = UnleashProviderSettings(
-        url=door.url, api_token_file=str(installed.token_file), timeout_seconds=REQUEST_SECONDS
-    )
+def make_provider(installed: Installation, **settings: Any) -> UnleashProvider:
+    """Started; the settings are those of the installation but for the ones given."""
+    ours = {"url": installed.url, "api_token_file": str(installed.token_file), "timeout_seconds": REQUEST_SECONDS}
     nothing: Any = None
-    provider = UnleashProvider(FLAG.provider, settings, make_host(nothing, make_board()))
+    provider = UnleashProvider(
+        FLAG.provider, UnleashProviderSettings(**{**ours, **settings}), make_host(nothing, make_board())
+    )
     provider.start()
     return provider
 

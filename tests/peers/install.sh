@@ -2,7 +2,8 @@
 # Installs what the tests in this directory run against, and leaves no service of it running. May be run again.
 #
 #   From Debian:  prometheus (with promtool), pgbouncer, chromium, and node with npm unless there is one already
-#   From npm:     the SDKs, the build tool and the browser's driver of package.json, into node_modules here
+#   From npm:     the SDKs, the build tool and the browser's driver of package.json, into node_modules here;
+#                 an Unleash server (190 MB) into unleash/node_modules, away from what the SDKs' page is built of
 #   From PyPI:    the SDKs of requirements.lock, into .peers/python at the top of the checkout
 #
 # The tools that build it all want Node 20; where Debian has only an older one, a newer is taken from npm.
@@ -59,6 +60,10 @@ if ! cmp -s package-lock.json node_modules/installed.json; then
   npm ci --no-audit --no-fund
   cp package-lock.json node_modules/installed.json
 fi
+if ! cmp -s unleash/package-lock.json unleash/node_modules/installed.json; then
+  (cd unleash && npm ci --no-audit --no-fund)
+  cp unleash/package-lock.json unleash/node_modules/installed.json
+fi
 if [ "$(node -p 'parseInt(process.versions.node)')" -lt 20 ]; then
   npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts=false node@22
 fi
@@ -72,4 +77,5 @@ prometheus --version 2>&1 | head -n 1
 pgbouncer --version | head -n 1
 chromium --version 2>/dev/null
 echo "Node $(node --version)"
+node -p '"Unleash " + require("./unleash/node_modules/unleash-server/package.json").version'
 "$top/.peers/python/bin/python" -m pip --disable-pip-version-check list --format freeze | grep -i openfeature

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -122,17 +123,24 @@ async def person(url: str, token: str) -> AsyncIterator[Person]:
 async def hire(url: str, name: str, role: int) -> str:
     """A new account with a role of Unleash's; returns a token with which its changes bear its name."""
     account = {"username": name, "name": name, "rootRole": role, "sendEmail": False, "password": PASSWORD}
-    # Of a host without a name only an unsafe jar keeps the cookie of the login.
-    jar = aiohttp.CookieJar(unsafe=True)
-    async with person(url, ADMIN_TOKEN) as admin, aiohttp.ClientSession(cookie_jar=jar) as session:
+    async with person(url, ADMIN_TOKEN) as admin:
         await admin.do("POST", "user-admin", account)
+    deadline = time.monotonic() + READY_SECONDS
+    while (token := await _own_token(url, name)) is None:
+        assert time.monotonic() < deadline, f"{name} cannot log in"
+    return token
+
+
+async def _own_token(url: str, name: str) -> str | None:
+    """None when the session is not known yet: Unleash stores it beside its answer to the login."""
+    wanted = {"description": "tests", "expiresAt": "2099-01-01T00:00:00Z"}
+    # Of a host without a name only an unsafe jar keeps the cookie of the login.
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         login = {"username": name, "password": PASSWORD}
         async with session.post(f"{url}/auth/simple/login", json=login) as answer:
             assert answer.status == 200, await answer.text()
-        wanted = {"description": "tests", "expiresAt": "2099-01-01T00:00:00Z"}
         async with session.post(f"{url}/api/admin/user/tokens", json=wanted) as answer:
-            assert answer.status == 201, await answer.text()
-            return str((await answer.json())["secret"])
+            return str((await answer.json())["secret"]) if answer.status == 201 else None
 
 
 class Flag:

@@ -29,7 +29,7 @@ from controller.providers.unleash.admin import Admin
 from controller.providers.unleash.authors import Authors
 from controller.providers.unleash.objections import objections
 from controller.providers.unleash.steps import Create, Patch, Remove, Step
-from controller.providers.unleash.strategies import PERCENT, Shown, Strategy, rule_strategy, share_strategy
+from controller.providers.unleash.strategies import PERCENT, Shown, Strategy, plain, rule_strategy, share_strategy
 from controller.providers.unleash.switch import Switch
 from controller.settings import UnleashProviderSettings
 
@@ -161,7 +161,8 @@ class UnleashProvider:
         }
         found = await self._admin.search("api/admin/playground", asked, Playground)
         return {
-            one.name: Shown(one.is_enabled_in_current_environment, one.strategies.data) for one in found.features
+            one.name: Shown(one.is_enabled_in_current_environment, tuple(map(plain, one.strategies.data)))
+            for one in found.features
         }
 
     def _not_here(self, flag: FlagRef) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.domain.flag import FlagState
 from controller.domain.plan import AttributeMatch, AudienceRule
@@ -57,7 +58,7 @@ class Segment(Struct, frozen=True):
 
 
 class Strategy(Struct, frozen=True, rename="camel"):
-    """As Unleash shows it, segments in either of the two ways it has. `id` is empty before it is created."""
+    """As Unleash shows it. `id` is empty before it is created; segments are ids, in the playground whole ones."""
 
     name: str
     id: str = ""
@@ -103,9 +104,15 @@ class Strategy(Struct, frozen=True, rename="camel"):
     def __str__(self) -> str:
         traits = [exposure_text(self.percent * PERCENT)] if self.name in (*PERCENT_IN, EVERYBODY) else []
         traits += map(str, self.constraints)
-        traits += [f"segment {one.id if isinstance(one, Segment) else one}" for one in self.segments]
+        traits += [f"segment {one}" for one in self.segments]
         called = f'strategy "{self.title}" ({self.name})' if self.title else f"strategy {self.name}"
         return f"{called}: {'; '.join(traits)}" if traits else called
+
+
+def plain(strategy: Strategy) -> Strategy:
+    """The playground's strategy as the flag itself shows it."""
+    segments = tuple(one.id if isinstance(one, Segment) else one for one in strategy.segments)
+    return replace(strategy, segments=segments)
 
 
 class Shown(Struct, frozen=True):
