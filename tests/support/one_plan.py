@@ -8,7 +8,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
@@ -74,9 +74,13 @@ class LaunchDarklyApplication:
 
 
 class SpokenApplication:
-    """Another process that is asked a line of JSON at a time, as tests/peers/flagd/application.py is."""
+    """Another process that is asked a line of JSON at a time, as tests/peers/flagd/application.py is.
 
-    def __init__(self, command: Sequence[str | Path]) -> None:
+    `about_staff` is its question about one of the staff.
+    """
+
+    def __init__(self, command: Sequence[str | Path], about_staff: Mapping[str, Any]) -> None:
+        self._about_staff = about_staff
         self._process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -87,8 +91,8 @@ class SpokenApplication:
         return frozenset(self._ask(ask="exposed", flag=KEY, users=USERS))
 
     def serves_staff(self) -> bool:
-        found = self._ask(ask="details", flag=KEY, key="kim", default=False, attributes={"email": STAFF})
-        return bool(found["value"])
+        found = self._ask(flag=KEY, **self._about_staff)
+        return bool(found["value"] if isinstance(found, dict) else found)
 
     def close(self) -> None:
         self._process.kill()
