@@ -30,7 +30,6 @@ from controller.domain.report import report
 from controller.domain.rollout import Accepted, Action, Observations, Run, Seen, next_phase
 from controller.domain.status import Explanation, PlanSummary, RunReport, RunStatus
 from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
-from controller.ports import FlagProvider
 from controller.reconciler import Reconciler
 
 PAGE = 1000
@@ -77,7 +76,8 @@ class Commands:
         self._require_free(name, flag)
         policies = await self._policy_revisions(plan)
         guardrails = bind_all(plan, {policy: one.policy for policy, one in policies.items()})
-        observed = await self._represented(plan)
+        await self._require_fitting(plan)
+        observed = await self._shown(flag)
         if against := adoption.against_taking_over(plan, observed):
             raise Refused(f"{name} cannot take over {flag}", blocks=against)
         accepted = Accepted().found(observed)
@@ -339,30 +339,27 @@ class Commands:
             raise Conflict(f"{run.id} is {run.phase}; a flag has one active run")
         return run
 
-    async def _represented(self, plan: RolloutPlan) -> FlagState:
-        """The flag as its provider shows it. Raises Refused where the plan does not fit, ProviderUnavailable."""
-        flag = plan.spec.flag
-        if objections := await self._provider(plan).objections(plan):
-            raise Refused(f"{flag.provider} cannot represent this plan", blocks=objections)
+    async def _require_fitting(self, plan: RolloutPlan) -> None:
+        name = plan.spec.flag.provider
+        provider = self._reconciler.providers.get(name)
+        if provider is None:
+            raise Refused(f'the settings know no provider "{name}"')
+        if objections := await provider.objections(plan):
+            raise Refused(f"{name} cannot represent this plan", blocks=objections)
+
+    async def _shown(self, flag: FlagRef) -> FlagState:
         observed = (await self._reconciler.lookout.observe([flag], insist=True))[flag]
         if isinstance(observed, Unknown):
             raise ProviderUnavailable(f"cannot start: {observed.why}")
         return observed
 
-    def _provider(self, plan: RolloutPlan) -> FlagProvider:
-        name = plan.spec.flag.provider
-        provider = self._reconciler.providers.get(name)
-        if provider is None:
-            raise Refused(f'the settings know no provider "{name}"')
-        return provider
-
     async def _startable(self, plan: RolloutPlan) -> Accepted | None:
         """What is accepted by starting now; None when nothing is written. Raises Refused, ProviderUnavailable."""
         flag = plan.spec.flag
+        await self._require_fitting(plan)
         if plan.spec.mode == "observe":
-            self._provider(plan)
-            return None  # nothing of the plan needs to be represented in order to look
-        observed = await self._represented(plan)
+            return None
+        observed = await self._shown(flag)
         if observed.enabled and (observed.exposure or observed.audience):
             raise Refused(
                 f"{flag} already serves {plan.spec.serve.rollout} to {exposure_text(observed.exposure)}; lower it "

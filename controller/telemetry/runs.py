@@ -61,12 +61,14 @@ def run_lines(status: RunStatus) -> Iterator[str]:
     yield STAGES.line(run, len(status.stages))
     yield BAKE.line(run, stage.bake_seconds) if stage else ""
     yield BAKED.line(run, stage.baked_seconds) if stage else ""
+    # What nothing tries to bring about is not called desired: the two may differ for as long as people like.
+    desired = "desired" if status.mode == "enforce" else "would_be"
     yield "".join(
         EXPOSURE.line((*run, kind), thousandths / FULL_EXPOSURE)
-        for kind, thousandths in (("desired", status.desired_exposure), ("observed", status.observed_exposure))
+        for kind, thousandths in ((desired, status.desired_exposure), ("observed", status.observed_exposure))
         if thousandths is not None
     )
-    yield CONFIRMED.line(run, status.confirmed)
+    yield CONFIRMED.line(run, status.confirmed) if status.mode == "enforce" else ""
     for family, number in _NUMBERS:
         yield "".join(
             family.line((*run, rule.policy, rule.rule), shown)

@@ -12,6 +12,7 @@ from controller.domain.flag import FlagState
 from controller.domain.plan import RolloutPlan
 from controller.domain.proof import verify
 from controller.domain.status import RunReport
+from controller.errors import Refused
 from tests.support.engine import DANA, World
 from tests.support.proofs import proof_of
 from tests.support.rollouts import NOW, make_plan
@@ -131,6 +132,9 @@ async def test_a_kill_rule_says_so_kills_nothing_and_goes_on_looking(world: Worl
     assert world.flag.effective_exposure == 1_000
     await world.run_for(3600.0)
     assert (await world.run()).version == run.version, "said once"
+    people(world, exposure=500)
+    await world.run_for(30.0)
+    assert (await world.run()).status == text, "why it is paused stays to be read"
     people(world, exposure=10_000)
     await world.run_for(60.0)
     run = await world.run()
@@ -192,16 +196,19 @@ async def test_it_completes_with_people_who_go_all_the_way_and_nothing_was_writt
     assert verify(await proof_of(world.store, run.id)).good
 
 
-async def test_a_plan_that_only_looks_needs_not_be_representable(
+async def test_a_look_at_a_flag_that_is_not_there_is_refused_as_any_start(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.apply(observing(world))
 
     async def objections(plan: RolloutPlan) -> list[str]:
-        return ["0.5 % cannot be written"]
+        assert plan.spec.mode == "observe", "by which a provider leaves out what is about writing"
+        return ["there is no such flag"]
 
     monkeypatch.setattr(world.provider, "objections", objections)
-    assert (await world.commands.start("checkout-v2", DANA, "")).phase == "pending"
+    with pytest.raises(Refused) as refused:
+        await world.commands.start("checkout-v2", DANA, "")
+    assert list(refused.value.blocks) == ["there is no such flag"]
 
 
 async def test_a_provider_that_cannot_be_read_is_neither_people_nor_off(world: World) -> None:

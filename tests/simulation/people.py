@@ -23,6 +23,7 @@ KIM = Actor(name="kim", scopes=SCOPES)
 HABITS = (
     ("start", 8), ("advance", 4), ("pause", 2), ("resume", 5), ("step_back", 1), ("approve", 5), ("abandon", 1),
     ("kill", 4), ("reset", 6), ("edit", 2), ("release", 2), ("adopt", 1),
+    ("take_over", 2),
 )  # fmt: skip
 
 
@@ -71,6 +72,8 @@ class People:
                     await self.release(machine)
                 case "approve":
                     await machine.engine.commands.approve(plan, KIM, "")
+                case "take_over":
+                    await machine.engine.commands.take_over(plan, None, DANA, "")
                 case command:
                     order: Callable[[str, Actor, str], Awaitable[object]]
                     order = getattr(machine.engine.commands, command)
@@ -117,6 +120,8 @@ class People:
                 replace(state, exposure=exposure),
                 replace(state, enabled=not state.enabled),
                 replace(state, audience=()),
+                replace(state, foreign=self._chance.choice(((), ("rule by hand",), ("segment beta",)))),
+                replace(state, bucketing=self._chance.choice(("by key", "by email"))),
                 OFF,
             )
         )

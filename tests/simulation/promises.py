@@ -178,6 +178,7 @@ class Promises:
     def _raised(self, process: "Process", change: Transition, plan: RolloutPlan) -> None:
         before, after = change.before, change.after
         self.require("I2", after.stage <= before.stage + 1, f"{after.id} skipped a stage")
+        self._nothing_slipped_in(process, before)
         stage = plan.spec.stages[after.stage]
         if stage.approval is not None:
             request = before.approval
@@ -191,6 +192,19 @@ class Promises:
         hidden = before.stage < 0
         healthy = any(mood == "healthy" or (hidden and mood != "outage") for _, _, mood in latest)
         self.require("I1", healthy, f"{after.id} rose while its traffic was {latest}")
+
+    def _nothing_slipped_in(self, process: "Process", before: Run) -> None:
+        """What somebody put beside the share, and what stood there for two polls, was accepted before a raise."""
+        flag, backend = before.flag, self._world.backend
+        if before.accepted is None or flag not in backend.flags:
+            return
+        since = self._world.now() - 2 * EVERY_SECONDS - 10.0
+        stood = set(backend.flags[flag].foreign)
+        for at, state in backend.past.get(flag, ()):
+            if at > since:
+                stood &= set(state.foreign)
+        slipped = stood - set(before.accepted.foreign)
+        self.require("I9", not slipped, f"{process.name} raised {before.id} beside {slipped}")
 
     def _baked(self, before: Run, plan: RolloutPlan) -> None:
         """True time is an upper bound of what may have been counted."""

@@ -21,7 +21,7 @@ from controller.domain.evidence import Reading
 from controller.domain.flag import FlagSpec, FlagState
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.rollout import Observations, Run
+from controller.domain.rollout import Accepted, Observations, Run
 from controller.domain.sdkflag import new_flag, state_of, turned_on, with_share
 from tests.simulation.database import Database
 from tests.simulation.faults import Faults
@@ -253,6 +253,7 @@ class World:
             id=name, plan=name, number=0, plan_revision=1, policy_revisions={"web": 1}, flag=flag, author="dana",
             started_by="dana", created_at=BEGIN, phase="progressing", stage=stage, exposure=share, audience=True,
             confirmed_exposure=share, confirmed_audience=True, confirmed_at=BEGIN, turned_on=True,
+            accepted=Accepted(off_serves="off", ours=True),
             baselines_before={"web/error_rate": HEALTHY}, baselines_control={"web/error_rate": HEALTHY},
         )  # fmt: skip
         created = await store.create_run(run, self.entry("authorise"))

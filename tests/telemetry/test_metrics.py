@@ -91,6 +91,14 @@ def test_an_unread_provider_has_no_observed_exposure_rather_than_zero() -> None:
     assert kinds == {"desired"}
 
 
+def test_what_would_be_of_a_flag_that_is_only_observed_is_not_called_desired() -> None:
+    metrics = Metrics()
+    metrics.run_seen(make_status("checkout-v2#3", mode="observe"))
+    kinds = {dict(labels)["kind"] for name, labels in scraped(metrics) if name.endswith("exposure_ratio")}
+    assert kinds == {"would_be", "observed"}, "an alert on desired and observed must not fire for it"
+    assert "rampart_rollout_confirmed{" not in metrics.render().decode()
+
+
 def test_a_rule_shows_value_limit_baseline_sample_and_verdict() -> None:
     metrics = Metrics()
     rule = make_rule("errors-high", outcome="breach", value=0.05, limit=0.01, baseline=0.002, sample=1200.0)
