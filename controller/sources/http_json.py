@@ -381,8 +381,8 @@ def _usual(settings: HttpJsonSourceSettings, own: JsonAskSettings) -> JsonAskSet
 def _written_secrets(settings: HttpJsonSourceSettings, url: yarl.URL) -> list[str]:
     """What the settings themselves hold that may be secret: files are the better place."""
     headers = [text for name, text in settings.headers.items() if name.lower() not in PLAIN_HEADERS]
-    asks = [one for one in (settings.counter, settings.sample, settings.quantile, settings.raw) if one]
-    written = [pair for one in (settings, *asks) for pair in one.params.items()]
+    own = [one.params for one in (settings.counter, settings.sample, settings.quantile, settings.raw) if one]
+    written = [pair for params in (settings.params, *own) for pair in params.items()]
     return headers + [text for name, text in (*written, *url.query.items()) if TELLING_PARAMETER.search(name)]
 
 

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.support.http_json_page import SETTINGS
 from tests.support.json_api import Seen, json_api
-from tests.support.repository import ROOT, blocks
 from tests.support.server import RampartServer, serving, wait_until
 from tests.support.vendors import NewRelic
 
-(SETTINGS,) = [block for block in blocks(ROOT / "docs" / "http-json.md", "toml") if "[sources.newrelic]" in block]
 ENGINE = "[engine]\npoll_seconds = 0.2\n"
 FLAG = """\
 apiVersion: rampart/v1
@@ -122,7 +121,9 @@ def vendor() -> Iterator[Vendor]:
 def rolling_out(vendor: Vendor, folder: Path, *, bake: str = "10m") -> Iterator[RampartServer]:
     """A server whose rollout of `checkout` has reached half of the users."""
     (folder / "newrelic-user-key").write_text(vendor.api.key)
-    settings = SETTINGS.replace("https://api.newrelic.com", vendor.url).replace("/run/secrets", str(folder))
+    settings = (
+        SETTINGS["newrelic"].replace("https://api.newrelic.com", vendor.url).replace("/run/secrets", str(folder))
+    )
     with serving(folder, ENGINE + settings) as server:
         server.apply(checkout_flag=FLAG, nrql_policy=POLICY, checkout_rollout=PLAN.replace("BAKE", bake))
         server.command("checkout", "start")

@@ -11,41 +11,19 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from controller.domain.binding import Guardrail, bind
+from controller.domain.binding import Guardrail
 from controller.domain.evidence import Question, Reading
 from controller.domain.judge import settle
-from controller.domain.plan import RolloutPlan
-from controller.domain.policy import GuardrailPolicy
 from controller.manifests.lint import lint
-from controller.manifests.loader import load
 from controller.settings import Settings
 from controller.sources.kinds import Source, build
 from tests.manifests.surroundings import SURROUNDINGS
+from tests.support.http_json_page import POLICIES, SETTINGS, guardrail, plan_text
 from tests.support.json_api import JsonApi, Seen, json_api
-from tests.support.repository import ROOT, blocks
 from tests.support.sources import lent
 from tests.support.vendors import INTERVAL_SECONDS, Datadog, NewRelic, Point
 
-PAGE = ROOT / "docs" / "http-json.md"
-SETTINGS = {
-    re.search(r"\[sources\.(\w+)\]", block)[1]: block  # type: ignore[index]
-    for block in blocks(PAGE, "toml")
-}
 NOW = datetime(2026, 11, 21, 9, 0, 0, tzinfo=UTC)
-PLAN = """\
-apiVersion: rampart/v1
-kind: RolloutPlan
-metadata: { name: checkout-v2, owner: team-checkout, links: { runbook: "https://runbooks.example/c" } }
-spec:
-  flag: { provider: main, environment: production, key: checkout-v2 }
-  serve: { rollout: "on", fallback: "off" }
-  stages:
-    - { name: canary, exposure: 10%, bake: 30m }
-    - { name: half, exposure: 50%, bake: 30m }
-    - { name: everyone, exposure: 100%, bake: 1h }
-  guardrails: [{ policy: POLICY }]
-  notify: [{ to: checkout-oncall, events: [killed, paused] }]
-"""
 
 
 class FixedClock:
@@ -54,31 +32,6 @@ class FixedClock:
 
     def monotonic(self) -> float:
         return 100.0
-
-
-def policies() -> dict[str, tuple[GuardrailPolicy, str]]:
-    """By the name of their source, with their text."""
-    found = {}
-    for block in blocks(PAGE, "yaml"):
-        for manifest in load(block.encode(), "page.policy.yaml").documents:
-            assert isinstance(manifest.value, GuardrailPolicy)
-            found[manifest.value.spec.source] = (manifest.value, block)
-    return found
-
-
-POLICIES = policies()
-
-
-def plan_text(source: str) -> str:
-    use = POLICIES[source][0].metadata.name
-    with_ = ", with: { service: checkout }" if POLICIES[source][0].spec.params else ""
-    return PLAN.replace("POLICY", use + with_)
-
-
-def guardrail(source: str) -> Guardrail:
-    (manifest,) = load(plan_text(source).encode(), "checkout-v2.rollout.yaml").documents
-    assert isinstance(manifest.value, RolloutPlan)
-    return bind(manifest.value.spec.guardrails[0], POLICIES[source][0], manifest.value)
 
 
 @asynccontextmanager
@@ -161,7 +114,8 @@ async def test_datadogs_silence_nulls_groups_and_errors_are_no_numbers(tmp_path:
     datadog, ask = Datadog(), guardrail("datadog")
     asked = [ask.question("error_rate", "on"), ask.question("latency_p95", "on")]
     async with page_source("datadog", datadog.answer, DATADOG_SECRETS, tmp_path) as (source, api):
-        for fill in ([], [every_interval(None)]):
+        nothing: Sequence[Sequence[Point]] = []
+        for fill in (nothing, [every_interval(None)]):
             datadog.points = dict.fromkeys(_datadog_queries(ask), fill) if fill else {}
             datadog.scalars = {text: [None] for text in _datadog_queries(ask)} if fill else {}
             errors, slow = await measured(source, asked)
@@ -237,3 +191,53 @@ async def test_new_relics_silence_and_errors_are_no_numbers(tmp_path: Path) -> N
         assert reading.series == 2
         vendor.key = "another"
         assert "answered HTTP 401: The API key" in ((await measured(source, asked))[0].failure or "")
+
+
+# — CloudWatch; tests/peers/test_cloudwatch.py asks moto, which has no percentiles —
+
+AWS_SECRETS = {"aws-access-key": "AKIDEXAMPLE", "aws-secret-key": "a-secret-key"}
+
+
+def metric_data(statistics: Mapping[str, list[float]], **result: object) -> Callable[[Seen], web.Response]:
+    """GetMetricData as documented; `statistics` are the points of each, from this minute back."""
+
+    def answer(seen: Seen) -> web.Response:
+        assert seen.headers["X-Amz-Target"] == "GraniteServiceVersion20100801.GetMetricData"
+        assert seen.headers["Content-Type"] == "application/x-amz-json-1.0"
+        assert seen.headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261121/")
+        assert (seen.body["StartTime"], seen.body["EndTime"]) == (NOW.timestamp() - 600, NOW.timestamp())
+        (query,) = seen.body["MetricDataQueries"]
+        metric = query["MetricStat"]["Metric"]
+        assert {one["Name"] for one in metric["Dimensions"]} == {"environment", "flag", "variation", "cohort"}
+        values = statistics.get(f"{metric['MetricName']} {query['MetricStat']['Stat']}", [])
+        period = query["MetricStat"]["Period"]
+        times = [NOW.timestamp() - period * (index + 1) for index in range(len(values))]
+        found = {"Id": "q", "Label": "", "Timestamps": times, "Values": values, "StatusCode": "Complete", **result}
+        return web.json_response({"MetricDataResults": [found], "Messages": []})
+
+    return answer
+
+
+async def test_cloudwatchs_periods_are_added_up_and_the_worse_quantile_counts(tmp_path: Path) -> None:
+    asked = [guardrail("cloudwatch").question(metric, "on") for metric in ("error_rate", "latency_p95")]
+    known = {
+        "Requests Sum": [40.0] * 10, "Errors Sum": [0.0] * 10, "Latency SampleCount": [39.0] * 10,
+        "Latency p95": [0.25, 0.5],
+    }  # fmt: skip
+    async with page_source("cloudwatch", metric_data(known), AWS_SECRETS, tmp_path) as (source, _):
+        errors, slow = await measured(source, asked)
+    assert (errors.bad, errors.total, errors.age_seconds, errors.failure) == (0, 400, 60, None)
+    assert (slow.value, slow.total, slow.age_seconds, slow.failure) == (0.5, 390, 60, None)
+
+
+async def test_cloudwatchs_silence_and_what_is_not_complete_are_no_numbers(tmp_path: Path) -> None:
+    asked = [guardrail("cloudwatch").question(metric, "on") for metric in ("error_rate", "latency_p95")]
+    async with page_source("cloudwatch", metric_data({}), AWS_SECRETS, tmp_path) as (source, api):
+        errors, slow = await measured(source, asked)
+        assert (errors.bad, errors.total, errors.failure) == (None, None, None)
+        assert (slow.value, slow.total, slow.failure) == (None, None, None)
+        for status in ("PartialData", "InternalError", "Forbidden"):
+            api.handle = metric_data({"Requests Sum": [40.0], "Errors Sum": [1.0]}, StatusCode=status)
+            errors, _ = await measured(source, asked)
+            assert f"an error: {status}" in (errors.failure or "")
+            assert errors.total is None

@@ -27,8 +27,8 @@ class Datadog:
     """`points` and `scalars` are by query; a query that is not there finds no series."""
 
     def __init__(self) -> None:
-        self.points: dict[str, list[Sequence[Point]]] = {}
-        self.scalars: dict[str, list[float | None]] = {}
+        self.points: dict[str, Sequence[Sequence[Point]]] = {}
+        self.scalars: dict[str, Sequence[float | None]] = {}
         self.keys = ("an-api-key", "an-application-key")
 
     def answer(self, seen: Seen) -> web.Response:
