@@ -14,10 +14,10 @@ SEEDS ?= 2000
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers simulate mutants chaos soak explore check format bench schema lock clean mutation
+.PHONY: help demo test test-peers test-launchdarkly simulate mutants chaos soak explore check format bench schema lock clean mutation
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## Watch one rollout complete and one be killed (ARGS="--fast --exit")
 	@$(BIN)/rampart demo $(ARGS)
@@ -28,6 +28,9 @@ test: $(DEV) ## Run all tests that need nothing from outside this repository
 test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing; run the tests that need them
 	tests/peers/install.sh
 	$(BIN)/python -m pytest tests/peers $(ARGS)
+
+test-launchdarkly: $(DEV) ## Run the contract of providers on a live LaunchDarkly account (docs/providers/launchdarkly.md)
+	$(BIN)/python -m pytest tests/live/launchdarkly.py $(ARGS)
 
 chaos: $(DEV) ## Half an hour of faults on three real replicas (ARGS="--seed 7 --faults 100"; --help)
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -1,6 +1,6 @@
 """LaunchDarkly refuses every write in the middle of a kill: the whole server, the official SDK, no door in front.
 
-`RAMPART_TEST_OUTAGE_SECONDS` says for how long; `-s` shows the figures.
+`OUTAGE_SECONDS` says for how long; `-s` shows the figures.
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.support.server import RampartServer, wait_until
 
 log = structlog.get_logger()
 
-OUTAGE_SECONDS = float(os.environ.get("RAMPART_TEST_OUTAGE_SECONDS", "3"))
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "3"))
 ACCEPTED_WITHIN_SECONDS = 2.5
 """A kill's answer waits two seconds at most for whatever else it can tell."""
 CONFIRMED_WITHIN_SECONDS = 2.0
