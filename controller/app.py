@@ -168,6 +168,7 @@ class Rampart:
             schema_problem=lambda: self._schema_problem,
             data=self.data,
             sources=self.sources,
+            providers=self.providers,
             peers=self.peers,
             presence=self.presence,
             clock=self.clock,

@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from controller.errors import StoreUnavailable
 from controller.peers import HttpPeers, Sighting
 from controller.ports import Clock, Store
 from controller.presence import Presence
+from controller.providers.host import Provider
 from controller.settings import Settings
 from controller.sources.kinds import Source
 
@@ -46,6 +47,7 @@ class Installation:
         schema_problem: Callable[[], str | None],
         data: Path,
         sources: Mapping[str, Source],
+        providers: Mapping[str, Provider],
         peers: HttpPeers,
         presence: Presence,
         clock: Clock,
@@ -56,6 +58,8 @@ class Installation:
         self._schema_problem = schema_problem
         self._data = data
         self._sources = sources
+        # Our own flags are in the database, which is looked at anyhow.
+        self._providers = {n: one for n, one in providers.items() if n not in settings.built_in_providers}
         self._peers = peers
         self._presence = presence
         self._clock = clock
@@ -72,7 +76,8 @@ class Installation:
         ]
         if not self._sources:
             looks.append(("sources", self._no_source()))
-        return looks + [(f"source {name}", self._source(name, one)) for name, one in self._sources.items()]
+        looks += [(f"source {name}", self._source(name, one)) for name, one in self._sources.items()]
+        return looks + [(f"provider {name}", self._provider(name, one)) for name, one in self._providers.items()]
 
     # — the database —
 
@@ -162,7 +167,7 @@ class Installation:
             return failed(name, detail, "give both the same [database]; see its own doctor")
         return fine(name, f"answers as {seen.replica}")
 
-    # — sources and channels —
+    # — sources, providers and channels —
 
     async def _no_source(self) -> list[Check]:
         fix = "add [sources.NAME] to rampart.toml; without one no rollout can start"
@@ -174,6 +179,22 @@ class Installation:
             fix = f"check [sources.{name}] in rampart.toml, and that it can be reached from here"
             return [failed(f"source {name}", "; ".join(problems), fix)]
         return [fine(f"source {name}", "answers")]
+
+    async def _provider(self, name: str, provider: Provider) -> list[Check]:
+        problems = await provider.problems(await self._turned_by(name))
+        if problems:
+            fix = f"check [providers.{name}] in rampart.toml, and what its token may do"
+            return [failed(f"provider {name}", "; ".join(problems), fix)]
+        return [fine(f"provider {name}", "answers, and may do what the plans need")]
+
+    async def _turned_by(self, provider: str) -> Collection[str]:
+        """The environments in which a plan turns flags of this provider. Whoever only observes needs no rights."""
+        try:
+            plans = [one.plan.spec for one in await self._store.plans()]
+        except StoreUnavailable:
+            return ()  # told by the check of the database
+        turned = [one.flag for one in plans if one.mode == "enforce" and one.flag.provider == provider]
+        return sorted({flag.environment for flag in turned})
 
     async def _channels(self) -> list[Check]:
         if not self._settings.channels:

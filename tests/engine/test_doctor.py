@@ -17,6 +17,7 @@ from controller.domain.evidence import Examination, Examined, Question, Reading
 from controller.domain.flag import FlagState
 from controller.errors import NotFound, StoreUnavailable, Unavailable
 from controller.peers import Sighting
+from controller.providers.host import Provider
 from controller.settings import PrometheusSourceSettings, ScrapeSourceSettings, Settings
 from controller.sources.kinds import Source
 from controller.sources.scrape import ScrapeSource
@@ -321,6 +322,27 @@ async def test_a_policy_whose_source_is_gone_from_the_settings_is_found(practice
     found = await practice.examined()
     assert 'no source "prom"' in found["plan checkout-v2"][0].detail
     assert found["sources"][0].state == "fail"
+
+
+class Elsewhere:
+    """Flags of another system, which knows one environment."""
+
+    async def problems(self, environments: Collection[str]) -> Sequence[str]:
+        return [f"no environment {one}" for one in environments if one != "staging"]
+
+
+async def test_a_provider_is_asked_about_the_environments_where_plans_turn_its_flags(practice: Practice) -> None:
+    practice.providers = {"main": cast("Provider", Elsewhere()), "other": cast("Provider", Elsewhere())}
+    for number, (environment, mode) in enumerate([("staging", "enforce"), ("production", "observe")]):
+        flag = {"provider": "other", "environment": environment, "key": "checkout-v2"}
+        plan = make_plan(**WITHOUT_ALWAYS, flag=flag, mode=mode)
+        await practice.world.apply(replace(plan, metadata=replace(plan.metadata, name=f"plan-{number}")))
+    assert (await practice.one("provider other")).state == "ok"
+    flag = {"provider": "other", "environment": "production", "key": "checkout-v2"}
+    await practice.world.apply(make_plan(**WITHOUT_ALWAYS, flag=flag))
+    told = await practice.one("provider other")
+    assert (told.state, told.detail) == ("fail", "no environment production")
+    assert "provider main" not in await practice.examined(), "our own flags are in the database"
 
 
 async def test_a_plan_that_is_not_there_is_an_error_and_no_finding(practice: Practice, shop: Shop) -> None:

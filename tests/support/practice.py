@@ -13,6 +13,7 @@ from controller.domain.catalogue import DatabaseCondition
 from controller.domain.status import Check
 from controller.peers import HttpPeers, Sighting
 from controller.ports import Channel
+from controller.providers.host import Provider
 from controller.settings import LogChannelSettings, Settings
 from controller.sources.kinds import Source
 from tests.support.engine import World
@@ -42,6 +43,7 @@ class Practice:
         self.away: Exception | None = None
         self.schema_problem: str | None = None
         self.sources: dict[str, Source] = {}
+        self.providers: dict[str, Provider] = {}
         self.peers: Sequence[Sighting] = ()
         self.settings = Settings(channels={"oncall": LogChannelSettings()})
         self.channels: Mapping[str, Channel] = {}
@@ -60,6 +62,7 @@ class Practice:
                 schema_problem=lambda: self.schema_problem,
                 data=world.folder,
                 sources=self.sources,
+                providers=self.providers,
                 peers=cast("HttpPeers", Seen(*self.peers)),
                 presence=world.presence,
                 clock=world.clock,
