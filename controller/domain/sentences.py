@@ -179,7 +179,7 @@ def _require(verb: str, form: Form, clauses: Clauses, text: str) -> None:
 
 
 def _understood(text: str, verb: str, form: Form, noun: list[tuple[str, int]], clauses: Clauses) -> Sentence:
-    if form.noun and not noun and not (verb == "ends" and "at" in clauses):
+    if form.noun and not noun:
         raise NotationError(f'"{verb}" lacks {form.noun}', 0, len(text))
     named = " ".join(word for word, _ in noun)
     places = {word: (begin, len(value)) for word, (value, begin) in clauses.items()}

@@ -39,6 +39,8 @@ def test_none_is_silence_and_not_zero() -> None:
 def test_steps_last_one_interval_each_and_n_repeats_make_n_plus_one() -> None:
     assert seen("1%x2 3%", 0, 44, 45, 600) == [0.01, 0.01, 0.03, 0.03]
     assert seen("1%+1%x2", 0, 15, 30, 45) == [0.01, 0.02, 0.03, 0.03]
+    assert seen("1%+1x1", 0, 15) == seen("1%+1%x1", 0, 15)
+    assert seen("3%+-1%x1", 0, 15) == [0.03, pytest.approx(0.02)]
     assert seen("1% _x2 2%", 14, 15, 44, 45) == [0.01, None, None, 0.02]
 
 
@@ -85,6 +87,7 @@ LONG = "y" * 50
         ("1e999", "number", '"1e999" is not a finite number', (0, 5), ""),
         ("120%", "ratio", '"120%" is more than all', (0, 4), ALL),
         ("50%+20%x5", "ratio", '"50%+20%x5" is more than all', (0, 9), ALL),
+        ("1% 3%+1sx2", "ratio", '"1s" is not a share', (3, 7), "write 0.2%"),
         ("3%-2%x5", "ratio", '"3%-2%x5" is less than nothing', (0, 7), ""),
         ("-1s", "seconds", '"-1s" is less than nothing', (0, 3), ""),
         ("0.2% for 20m then 12", "ratio", '"12" is not a share', (18, 2), "write 12%"),

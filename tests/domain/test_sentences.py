@@ -101,6 +101,8 @@ LONG = "q" * 50
         ("", "not a sentence of a test", (0, 1), EXAMPLE),
         ("x" * 301, "not a sentence of a test", (0, 301), EXAMPLE),
         ("kil at 12m", '"kil" is nothing a test can say', (0, 3), 'did you mean "kill"?'),
+        ("stepp back at 3m", '"stepp" is nothing a test can say', (0, 5), 'did you mean "step back"?'),
+        ("nevr kill by x", '"nevr" is nothing a test can say', (0, 4), 'did you mean "never kill"?'),
         ("stepback at 3m", '"stepback" is nothing a test can say', (0, 8), 'did you mean "step back"?'),
         (
             LONG, f'"{LONG[:40]}" is nothing a test can say', (0, 50),

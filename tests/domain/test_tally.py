@@ -52,6 +52,14 @@ def test_estimates_err_as_much_as_is_said_and_to_both_sides() -> None:
     assert abs(sum(errors) / len(errors)) < 3 * spread / math.sqrt(len(errors))
 
 
+def test_a_sketch_of_many_keeps_the_smallest_and_tells_their_number_by_how_far_they_reach() -> None:
+    evenly = [2**64 // 4096 * number for number in range(4096)]
+    sketch = Sketch(evenly)
+    assert sketch.estimate() == 4096
+    assert sorted(sketch) == evenly[: EXACT_CONTEXTS + 1]
+    assert Sketch(evenly[:EXACT_CONTEXTS]).estimate() == EXACT_CONTEXTS
+
+
 @given(st.lists(st.lists(HASHES, max_size=40), max_size=5), st.integers(0, 2**32))
 def test_sketches_of_parts_make_the_sketch_of_the_whole(parts: list[list[int]], seed: int) -> None:
     many = drawn(3 * EXACT_CONTEXTS, seed)
@@ -106,6 +114,13 @@ def test_a_histogram_says_where_each_bucket_begins() -> None:
         (4.0, 6),
         (math.inf, 6),
     ]
+
+
+def test_what_is_above_all_buckets_has_no_bound() -> None:
+    assert upper_bound(OVERFLOW) == upper_bound(OVERFLOW + 1) == math.inf
+    assert upper_bound(HIGHEST_BUCKET) == 2.0**40
+    assert bucket_of(2.0**40) == HIGHEST_BUCKET
+    assert cumulative([(LOWEST_BUCKET, 2)]) == [(upper_bound(LOWEST_BUCKET), 2), (math.inf, 2)]
 
 
 def test_deliveries_add_up() -> None:
