@@ -41,7 +41,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 # Larger answers are read in the worker, so that the event loop stays free.
 SMALL_BODY_BYTES = 16 * 1024
 HTTP_OK = 200
-ASKED_TOO_OFTEN = frozenset({429, 503})
+ASKED_TOO_OFTEN, AWAY = 429, 503
 USUAL_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 900.0
 # Beyond it a number of a rate limit's header is a date, not a duration.
@@ -233,13 +233,15 @@ class HttpJsonSource:
             raise SourceUnavailable(self._why_silent)
 
     def _fall_silent(self, response: aiohttp.ClientResponse) -> None:
-        """Whoever is asked too often is left alone for as long as it says: each tick would make it worse."""
-        if response.status in ASKED_TOO_OFTEN:
+        """Whoever wants to be left alone is, for as long as it says: each tick would make it worse."""
+        if response.status == ASKED_TOO_OFTEN or (response.status == AWAY and "Retry-After" in response.headers):
             now = self._clock.now()
             seconds = _pause(response.headers, now.timestamp())
             self._silent_until = self._clock.monotonic() + seconds
             again = f"{now + timedelta(seconds=math.ceil(seconds)):%H:%M:%S} UTC"
-            self._why_silent = f"it was asked too often (HTTP {response.status}), and is not asked before {again}"
+            self._why_silent = (
+                f"it wants to be left alone (HTTP {response.status}), and is not asked before {again}"
+            )
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:

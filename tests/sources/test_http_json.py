@@ -420,12 +420,21 @@ async def test_whoever_was_asked_too_often_is_left_alone_for_as_long_as_it_says(
         api.handle = lambda seen: point(7)
         clock.elapsed = silent_seconds - 0.1
         reading = (await source.measure([RATIO]))[RATIO]
-        assert f"asked too often (HTTP {status}), and is not asked before 12:" in (reading.failure or "")
+        assert f"left alone (HTTP {status}), and is not asked before 12:" in (reading.failure or "")
         assert len(api.seen) == 1
         clock.elapsed = silent_seconds
         assert (await source.measure([RATIO]))[RATIO].total == 7
     finally:
         await source.close()
+
+
+async def test_a_server_that_is_only_away_is_asked_again_at_once(api: JsonApi) -> None:
+    source = source_of(api.url)
+    api.handle = lambda seen: text("", 503)
+    assert "answered HTTP 503" in ((await source.measure([RATIO]))[RATIO].failure or "")
+    api.handle = lambda seen: point(7)
+    assert (await source.measure([RATIO]))[RATIO].total == 7
+    await source.close()
 
 
 # — secrets —

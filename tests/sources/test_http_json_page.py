@@ -15,6 +15,8 @@ from controller.domain.binding import Guardrail
 from controller.domain.evidence import Question, Reading
 from controller.domain.judge import settle
 from controller.manifests.lint import lint
+from controller.manifests.loader import load
+from controller.rehearsal.running import rehearse
 from controller.settings import Settings
 from controller.sources.kinds import Source, build
 from tests.manifests.surroundings import SURROUNDINGS
@@ -67,6 +69,21 @@ def test_the_policies_apply_to_a_server_with_these_sources(source: str) -> None:
         ("checkout-v2.rollout.yaml", plan_text(source).encode()),
     ]
     assert lint(files, surroundings) == []
+
+
+@pytest.mark.parametrize("source", POLICIES)
+def test_the_policies_can_be_rehearsed(source: str) -> None:
+    """`rampart test` needs no vendor: made-up numbers stand in for its answers."""
+    name = POLICIES[source][0].metadata.name
+    with_ = ", with: { service: checkout }" if POLICIES[source][0].spec.params else ""
+    text = (
+        "apiVersion: rampart/v1\nkind: RolloutTest\nmetadata: { name: vendor }\n"
+        f"spec: {{ policy: {name}{with_}, tests: [{{ name: errors kill, control: {{ error_rate: 0.1% }}, "
+        "rollout: { error_rate: 0.1% for 20m then 60% }, expect: [kill at 23m by errors-jump within 3m] }] }\n"
+    )
+    files = {"v.test.yaml": text, "p.policy.yaml": POLICIES[source][1]}
+    (result,) = rehearse([one for file, text in files.items() for one in load(text.encode(), file).documents])
+    assert [(finding.expected, finding.found) for finding in result.findings] == []
 
 
 async def test_the_smallest_one_counts(tmp_path: Path) -> None:
