@@ -388,3 +388,9 @@ def test_drift_says_who_changed_the_flag_and_when() -> None:
         "the provider shows 80 % with the audience rules staff; committed is 10 %, "
         "last changed by dana at 2026-11-18 12:00:00 UTC"
     )
+
+
+def test_a_confirmation_accepts_nothing_that_came_meanwhile() -> None:
+    accepted = Accepted(foreign=("rule a", "rule b"), bucketing="by key", ours=True)
+    seen = FlagState(enabled=True, exposure=1_000, foreign=("rule b", "rule c"), bucketing="by email")
+    assert accepted.confirmed(seen) == replace(accepted, foreign=("rule b",))

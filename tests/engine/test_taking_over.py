@@ -10,10 +10,19 @@ from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.domain.audit import AuditEntry
+from controller.domain.catalogue import Barrier
 from controller.domain.flag import FlagState
 from controller.domain.proof import verify
 from controller.domain.rollout import Accepted
-from controller.errors import Conflict, Forbidden, KillInForce, NotFound, ProviderUnavailable, Refused
+from controller.errors import (
+    Conflict,
+    Forbidden,
+    KillInForce,
+    NotFound,
+    ProviderUnavailable,
+    RaisesBlocked,
+    Refused,
+)
 from tests.support.engine import DANA, World
 from tests.support.proofs import edited, proof_of, rehashed
 from tests.support.rollouts import make_plan, make_policy
@@ -219,3 +228,15 @@ async def test_no_proof_is_good_in_which_nobody_took_the_flag_over(world: World)
     report = verify(rehashed(proof, rows))
     found = [finding.text for check in report.checks for finding in check.findings]
     assert any("only a person takes a flag over" in text for text in found), found
+
+
+async def test_it_waits_as_every_raise_while_a_kill_may_be_missing_in_the_database(world: World) -> None:
+    await raised_by_hand(world)
+    barrier = Barrier(id="lost", reason="history was lost", raised_at=world.clock.now())
+    await world.store.raise_barrier(barrier, world.entry("raise_barrier"))
+    with pytest.raises(RaisesBlocked, match="history was lost"):
+        await taken_over(world)
+    assert (await world.run()).phase == "pending"
+    await world.store.release_raises(world.entry("release_raises"))
+    await taken_over(world)
+    assert (await world.run()).phase == "progressing"

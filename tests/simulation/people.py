@@ -23,7 +23,7 @@ KIM = Actor(name="kim", scopes=SCOPES)
 HABITS = (
     ("start", 8), ("advance", 4), ("pause", 2), ("resume", 5), ("step_back", 1), ("approve", 5), ("abandon", 1),
     ("kill", 4), ("reset", 6), ("edit", 2), ("release", 2), ("adopt", 1),
-    ("take_over", 2),
+    ("take_over", 2), ("beside", 5),
 )  # fmt: skip
 
 
@@ -49,8 +49,8 @@ class People:
     async def _do(self, habit: str, plan: str) -> None:
         """A person waits for the answer, but not for ever; the command goes on without them."""
         machine = self._anybody()
-        if habit == "edit":
-            self._edit()
+        if habit in ("edit", "beside"):
+            self._at_the_vendor(habit)
         elif machine is not None:
             task = machine.process.start(self._asked(machine, habit, plan))
             await asyncio.wait({task}, timeout=self._chance.choice((0.0, 0.05, 6.0)))
@@ -108,22 +108,29 @@ class People:
             except Unavailable:
                 return
 
-    def _edit(self) -> None:
+    def _at_the_vendor(self, habit: str) -> None:
         """In the vendor's own user interface."""
         if not self._world.backend.flags:
             return
         flag = self._chance.choice(list(self._world.backend.flags))
         state = self._world.backend.flags[flag]
+        edited = self._edited(state) if habit == "edit" else self._beside(state)
+        self._world.promises.count("provider: edited by hand")
+        self._world.backend.put(flag, edited, by="hand")
+
+    def _beside(self, state: FlagState) -> FlagState:
+        """Not the share, but who is served beside it or in it."""
+        if self._chance.random() < 0.3:
+            return replace(state, bucketing=self._chance.choice(("by key", "by email")))
+        return replace(state, foreign=self._chance.choice(((), ("rule by hand",), ("segment beta",))))
+
+    def _edited(self, state: FlagState) -> FlagState:
         exposure = self._chance.choice((0, 5_000, 30_000, 100_000))
-        edited: FlagState = self._chance.choice(
+        return self._chance.choice(
             (
                 replace(state, exposure=exposure),
                 replace(state, enabled=not state.enabled),
                 replace(state, audience=()),
-                replace(state, foreign=self._chance.choice(((), ("rule by hand",), ("segment beta",)))),
-                replace(state, bucketing=self._chance.choice(("by key", "by email"))),
                 OFF,
             )
         )
-        self._world.promises.count("provider: edited by hand")
-        self._world.backend.put(flag, edited, by="hand")
