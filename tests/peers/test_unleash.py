@@ -355,6 +355,18 @@ async def test_a_plan_that_would_shuffle_who_is_exposed_is_told_so(world: Unleas
     assert await world.provider.objections(make_plan(audience={"bucketBy": "default"})) == []
 
 
+async def test_a_plan_for_a_flag_that_others_already_serve_is_told_so(world: UnleashWorld) -> None:
+    """Found while it is off: turned on, it would serve everybody at once."""
+    insiders = {"contextName": "team", "operator": "IN", "values": ["insiders"]}
+    await world.flag.add(title="some", parameters=EVERYBODY, constraints=[insiders])
+    assert await world.provider.objections(make_plan()) == []
+    await world.flag.add(title="all", parameters=EVERYBODY)
+    (objection,) = await world.provider.objections(make_plan())
+    assert 'another strategy "all" (flexibleRollout): 100 % for whoever comes' in objection
+    await world.flag.set("all", "/disabled", True)
+    assert await world.provider.objections(make_plan()) == []
+
+
 async def test_a_reader_may_observe_and_is_told_what_it_may_not(
     installation: Installation, world: UnleashWorld, tmp_path: Path
 ) -> None:

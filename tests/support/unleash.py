@@ -153,10 +153,18 @@ class Flag:
         self._here = f"{self._feature}/environments/{environment}"
 
     async def make(self) -> None:
-        """New, whatever there was under its name."""
-        await self._someone.ask("DELETE", self._feature)
-        await self._someone.ask("DELETE", f"archive/{self.key}")
-        await self._someone.do("POST", "projects/default/features", {"name": self.key})
+        """Off and without strategies, whatever there was under its name.
+
+        One that was here before is emptied: Unleash 7.6.5 ends itself when a flag is deleted that was archived a
+        moment ago, because it still writes the archiving into the flag's history.
+        """
+        made = await self._someone.ask("POST", "projects/default/features", {"name": self.key})
+        if made.status == 201:
+            return
+        await self._someone.ask("POST", f"archive/revive/{self.key}")
+        for strategy in await self.strategies():
+            await self._someone.do("DELETE", f"{self._here}/strategies/{strategy['id']}")
+        await self.turn("off")
 
     async def archive(self) -> None:
         await self._someone.do("DELETE", self._feature)

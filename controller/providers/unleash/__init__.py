@@ -29,7 +29,15 @@ from controller.providers.unleash.admin import Admin
 from controller.providers.unleash.authors import Authors
 from controller.providers.unleash.objections import objections
 from controller.providers.unleash.steps import Create, Patch, Remove, Step
-from controller.providers.unleash.strategies import PERCENT, Shown, Strategy, plain, rule_strategy, share_strategy
+from controller.providers.unleash.strategies import (
+    PERCENT,
+    Shown,
+    Strategy,
+    body,
+    plain,
+    rule_strategy,
+    share_strategy,
+)
 from controller.providers.unleash.switch import Switch
 from controller.settings import UnleashProviderSettings
 
@@ -228,7 +236,7 @@ class UnleashProvider:
     async def _step(self, path: str, step: Step) -> None:
         match step:
             case Create(strategy=strategy):
-                await self._admin.post(path, strategy)
+                await self._admin.post(path, body(strategy))
             case Patch(id=found, operations=operations):
                 await self._admin.patch(f"{path}/{found}", operations)
             case Remove(id=found):

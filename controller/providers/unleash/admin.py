@@ -43,18 +43,11 @@ class Admin:
         self._token = ""
         self._session: aiohttp.ClientSession | None = None
 
-    @property
-    def shown_address(self) -> str:
-        return str(self._address)
-
     async def get(self, path: str, kind: type[T], query: Mapping[str, str] | None = None) -> T:
         return self._decoded(await self._ask("GET", path, None, query), kind)
 
     async def post(self, path: str, body: object = None) -> None:
         await self._ask("POST", path, body)
-
-    async def put(self, path: str, body: object) -> None:
-        await self._ask("PUT", path, body)
 
     async def patch(self, path: str, operations: object) -> None:
         await self._ask("PATCH", path, operations)
@@ -95,6 +88,10 @@ class Admin:
         except TimeoutError as error:
             raise ProviderUnavailable(
                 f"{self._where}: no answer within {self._settings.timeout_seconds:g} s"
+            ) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise ProviderUnavailable(
+                f"{self._where}: cannot connect: its certificate is not trusted", not_applied=True
             ) from error
         except aiohttp.ClientConnectorError as error:
             reason = error.strerror or "no host answers at this address"

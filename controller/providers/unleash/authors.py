@@ -45,15 +45,13 @@ class Authors:
         self._admin = admin
         self._project = project
         self._known: dict[tuple[str, str], tuple[Shown, Change]] = {}
+        self._failure = ""
 
     async def of(self, environment: str, shown: Mapping[str, Shown]) -> Mapping[str, Change]:
         """The latest change of each flag. Never raises: a flag without an author is still a flag."""
         strange = [key for key, one in shown.items() if not self._seen_so(environment, key, one)]
         if strange:
-            try:
-                await self._learn(environment, {key: shown[key] for key in strange})
-            except RampartError as error:
-                log.info("flag_authors_not_told", project=self._project, error=str(error))
+            await self._try_to_learn(environment, {key: shown[key] for key in strange})
         return {key: self._change(environment, key, one) for key, one in shown.items()}
 
     def _seen_so(self, environment: str, key: str, shown: Shown) -> bool:
@@ -62,6 +60,16 @@ class Authors:
 
     def _change(self, environment: str, key: str, shown: Shown) -> Change:
         return self._known[environment, key][1] if self._seen_so(environment, key, shown) else Change()
+
+    async def _try_to_learn(self, environment: str, shown: Mapping[str, Shown]) -> None:
+        failure = ""
+        try:
+            await self._learn(environment, shown)
+        except RampartError as error:
+            failure = str(error)
+        if failure and failure != self._failure:  # the same one comes back every tick
+            log.warning("flag_authors_not_told", project=self._project, error=failure)
+        self._failure = failure
 
     async def _learn(self, environment: str, shown: Mapping[str, Shown]) -> None:
         if len(shown) <= ONE_BY_ONE:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from controller.domain.plan import RolloutPlan
 from controller.providers.unleash import strategies
-from controller.providers.unleash.strategies import FALLBACK, PERCENT, ROLLOUT, Shown
+from controller.providers.unleash.strategies import FALLBACK, PERCENT, ROLLOUT, SHARE_TITLE, Shown
 
 
 def objections(plan: RolloutPlan, shown: Shown, most_values: int) -> list[str]:
@@ -29,6 +29,7 @@ def _objections(plan: RolloutPlan, shown: Shown, most_values: int) -> Iterator[s
     if bucket_by == "random":
         yield 'bucketBy: "random" draws anew at every request, so that nobody keeps what they were given'
     yield from _rebucketing(plan, shown)
+    yield from _others(shown)
     longest = strategies.most_values(plan.spec.audience.always)
     if longest > most_values:
         yield f"an audience rule lists {longest} values; this Unleash takes {most_values} in a condition"
@@ -43,4 +44,14 @@ def _rebucketing(plan: RolloutPlan, shown: Shown) -> Iterator[str]:
             yield (
                 f'its strategy "{one.title}" serves {one.percent} % chosen by {found}, the plan says {wanted}: '
                 f"write bucketBy: {found}, or bring it to 0 % first"
+            )
+
+
+def _others(shown: Shown) -> Iterator[str]:
+    """No stage below them could ever be read back."""
+    for one in shown.strategies:
+        if not (one.is_share or one.disabled or one.conditional) and one.percent:
+            yield (
+                f"the flag has another {one} for whoever comes, and whoever fits any strategy is served: "
+                f'remove it, or title it "{SHARE_TITLE}" to hand it over'
             )

@@ -47,9 +47,9 @@ class Constraint(Struct, frozen=True, rename="camel"):
     case_insensitive: bool = False
 
     def __str__(self) -> str:
-        values = [self.value] if self.value and not self.values else list(self.values)
+        values = self.values or ((self.value,) if self.value else ())
         more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
-        shown = ", ".join(filter(None, values[:SHOWN_VALUES])) + more
+        shown = ", ".join(values[:SHOWN_VALUES]) + more
         return f"{self.context_name} {'not ' if self.inverted else ''}{self.operator} {shown}".rstrip()
 
 
@@ -175,6 +175,27 @@ def rule_strategy(key: str, bucket_by: str, rule: AudienceRule) -> Strategy:
         parameters={"rollout": "100", "stickiness": stickiness(bucket_by), "groupId": key},
         constraints=tuple(_constraints(rule.match)),
     )
+
+
+def body(strategy: Strategy) -> Mapping[str, Any]:
+    """What creates it: Unleash refuses some of what it shows itself, such as a `value` beside `values`."""
+    return {
+        "name": strategy.name,
+        "title": strategy.title,
+        "disabled": False,
+        "parameters": strategy.parameters,
+        "constraints": [
+            {
+                "contextName": one.context_name,
+                "operator": one.operator,
+                "values": one.values,
+                "inverted": one.inverted,
+                "caseInsensitive": one.case_insensitive,
+            }
+            for one in strategy.constraints
+        ],
+        "segments": [],
+    }
 
 
 def _constraints(match: Mapping[str, AttributeMatch]) -> Iterator[Constraint]:
