@@ -44,6 +44,7 @@ from tests.support.launchdarkly import (
     FakeLaunchDarkly,
     Token,
 )
+from tests.support.launchdarkly.flags import rest_flag
 from tests.support.providers import make_host
 from tests.support.rollouts import make_plan
 from tests.support.sdk_door import make_board
@@ -147,6 +148,26 @@ async def test_a_sweep_leaves_alone_what_nobody_asks_for(tmp_path: Path) -> None
         world.fake.requests.clear()
         await asyncio.sleep(0.5)
         assert world.fake.requests.count() == 0
+
+
+async def test_a_flag_without_what_it_serves_is_taken_for_no_state_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should LaunchDarkly ever answer with summaries although whole flags were asked for."""
+
+    def summary(*arguments: Any, **options: Any) -> Any:
+        return rest_flag(*arguments, **{**options, "summary": True})
+
+    monkeypatch.setattr("tests.support.launchdarkly.rest.rest_flag", summary)
+    async with FakeLaunchDarkly() as fake:
+        flags = [replace(FLAG, key=f"flag-{number}") for number in range(8)]
+        for flag in flags:
+            fake.create_flag(flag.key)
+        async with started(make_settings(fake, tmp_path)) as provider:
+            for several in (flags, flags[:1]):
+                seen = await provider.observe(several)
+                assert {"leaves out" in one.why for one in seen.values() if isinstance(one, Unknown)} == {True}
+                assert len(seen) == len(several)
 
 
 # — both agree, or it is not so —
@@ -359,7 +380,7 @@ async def test_a_kill_that_needs_an_approval_is_tried_until_it_may_pass(
     assert off(await seen(world, off))
 
 
-async def test_a_pending_scheduled_change_stands_in_the_way_of_a_raise_and_not_of_a_kill(
+async def test_a_pending_scheduled_change_stands_in_the_way_of_a_raise_and_of_nothing_that_lowers(
     world: LaunchDarklyWorld,
 ) -> None:
     await canary(world)
@@ -368,6 +389,8 @@ async def test_a_pending_scheduled_change_stands_in_the_way_of_a_raise_and_not_o
     world.person.schedule(FLAG.key, planned, {"kind": "turnFlagOff"})
     with pytest.raises(Refused, match="scheduled change"):
         await world.provider.apply(share(10_000, STAFF))
+    await world.provider.apply(share(500, STAFF))
+    await seen(world, lambda one: one.exposure == 500)
     await world.provider.kill(KILL)
     assert off(await seen(world, off))
 

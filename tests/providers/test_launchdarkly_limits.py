@@ -38,14 +38,14 @@ def headers(*, left: int, route_left: int | None = None, ends_in: float = 8.0, *
 
 
 def test_nothing_waits_before_anything_was_heard(budget: Budget) -> None:
-    assert [budget.wait(one, ROUTE) for one in ("read", "write", "kill")] == [0, 0, 0]
+    assert [budget.wait(one, ROUTE) for one in ("read", "raise", "lower", "kill")] == [0, 0, 0, 0]
 
 
 def test_reads_and_raises_stop_at_the_reserve_and_kills_go_on(budget: Budget, time: Time) -> None:
     budget.heard(ROUTE, 200, headers(left=5))
     assert budget.wait("read", ROUTE) == 0
     budget.heard(ROUTE, 200, headers(left=4))
-    assert budget.wait("read", ROUTE) == budget.wait("write", "PATCH flags") == pytest.approx(8.0)
+    assert budget.wait("read", ROUTE) == budget.wait("raise", "PATCH flags") == pytest.approx(8.0)
     assert budget.wait("kill", "PATCH flags") == 0
     time.now += 8.1
     assert budget.wait("read", ROUTE) == 0, "the window is over"
@@ -54,7 +54,7 @@ def test_reads_and_raises_stop_at_the_reserve_and_kills_go_on(budget: Budget, ti
 def test_what_is_left_of_one_route_is_no_other_routes_business(budget: Budget) -> None:
     budget.heard(ROUTE, 200, headers(left=100, route_left=0))
     assert budget.wait("read", ROUTE) > 0
-    assert budget.wait("write", "PATCH flags") == 0
+    assert budget.wait("raise", "PATCH flags") == 0
 
 
 def test_a_refusal_with_headers_is_waited_out_with_a_spread(budget: Budget, time: Time) -> None:
@@ -66,7 +66,7 @@ def test_a_refusal_with_headers_is_waited_out_with_a_spread(budget: Budget, time
 
 def test_a_refusal_without_headers_lasts_a_window(budget: Budget) -> None:
     budget.heard(ROUTE, 429, {})
-    assert budget.wait("write", ROUTE) == pytest.approx(10.5)
+    assert budget.wait("raise", ROUTE) == pytest.approx(10.5)
 
 
 def test_a_window_that_ended_before_it_was_told_is_waited_for_a_second(budget: Budget) -> None:

@@ -22,7 +22,7 @@ from controller.providers.launchdarkly.faults import CONFLICT, Failed
 from controller.providers.launchdarkly.fitting import Fitting
 from controller.providers.launchdarkly.model import Config, RestFlag, essence
 from controller.providers.launchdarkly.reader import Reader
-from controller.providers.launchdarkly.reading import own_release, running_release, state_of
+from controller.providers.launchdarkly.reading import our_rules, own_release, running_release, state_of
 from controller.providers.launchdarkly.record import Record, Sent
 from controller.providers.launchdarkly.rest import RestApi, address
 from controller.providers.launchdarkly.stream import Stream
@@ -133,7 +133,7 @@ class LaunchDarklyProvider:
         if stream is None:
             return
         if not stream.connected and self._rest.answers:
-            stream.hurry()
+            stream.hurry(urgent=any(record.killing for record in records))
         recent = self._clock.monotonic() - SHOWN_WITHIN_SECONDS
         awaited = [one for one in records if one.sent is not None and one.sent.answered_at > recent]
         if not stream.connected or not awaited:
@@ -191,11 +191,14 @@ class LaunchDarklyProvider:
     async def _apply(self, record: Record, change: FlagChange) -> None:
         for last in (False, True):
             flag, config = await self._as_it_is(record)
+            raises = _raises(flag, config, change)
+            if raises and (where := running_release(config)) is not None:
+                raise Refused(own_release(flag.key, where))
             instructions = _wanted(flag, config, change)
             if not instructions:
                 return
             try:
-                await self._write(record, instructions, change.comment, "write")
+                await self._write(record, instructions, change.comment, "raise" if raises else "lower")
             except Failed as failed:
                 if failed.status != CONFLICT or last:
                     raise
@@ -288,16 +291,22 @@ class LaunchDarklyProvider:
 
 
 def _wanted(flag: RestFlag, config: Config, change: FlagChange) -> list[writing.Instruction]:
-    """Raises Refused for a raise while LaunchDarkly itself moves the flag, and for a change that does not fit."""
+    """Raises Refused for a change that does not fit."""
+    match change:
+        case SetShare():
+            return writing.share(flag, config, change)
+        case TurnOn():
+            return [] if config.on else [writing.TURN_ON]
+
+
+def _raises(flag: RestFlag, config: Config, change: FlagChange) -> bool:
+    """Whether anybody could get the rollout who does not get it now."""
     match change:
         case SetShare(exposure=exposure, audience=audience):
-            raises = bool(audience) or exposure > state_of(config, flag.labels, {}).effective_exposure
-            instructions = writing.share(flag, config, change)
+            now = state_of(config, flag.labels, our_rules(flag, config))
+            return exposure > now.effective_exposure or not {one.name for one in audience} <= {*now.audience}
         case TurnOn():
-            raises, instructions = True, [] if config.on else [writing.TURN_ON]
-    if raises and (where := running_release(config)) is not None:
-        raise Refused(own_release(flag.key, where))
-    return instructions
+            return True
 
 
 def _kill_of(flag: RestFlag, kill: FlagKill) -> list[writing.Instruction]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-Purpose = Literal["read", "write", "kill"]
+Purpose = Literal["read", "raise", "lower", "kill"]
 
 THROTTLED = 429
 LONGEST_WAIT_SECONDS = 60.0

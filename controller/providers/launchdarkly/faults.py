@@ -35,7 +35,7 @@ def explained(failed: Failed, *, flag: str = "") -> str:
         case 403:
             return f"the API token's role does not allow this at LaunchDarkly; {PAGE} for what it needs{said}"
         case 404:
-            return f"LaunchDarkly shows no flag {flag} to this token{said}"
+            return f"LaunchDarkly does not show this token {f'the flag {flag}' if flag else 'the project'}{said}"
         case 405:
             return (
                 "changes of this flag need an approval at LaunchDarkly: give the token's role the action "
@@ -48,6 +48,8 @@ def explained(failed: Failed, *, flag: str = "") -> str:
             )
         case 409:
             return f"somebody else is changing the flag at LaunchDarkly at the same time{said}"
+        case 429:
+            return f"LaunchDarkly's rate limit is reached{said}"
         case None:
             return f"LaunchDarkly: {failed}"
         case status:

@@ -61,7 +61,7 @@ class Fitting:
         try:
             tried = [writing.TURN_OFF, *writing.share(found, config, change)]
             comment = f"Rampart: can {spec.flag.key} be changed as its plan asks?"
-            await self._rest.patch(found.key, spec.flag.environment, tried, comment, purpose="write", dry_run=True)
+            await self._rest.patch(found.key, spec.flag.environment, tried, comment, purpose="raise", dry_run=True)
         except Refused as error:
             return [str(error)]
         except Failed as failed:

@@ -103,6 +103,11 @@ class Config(Struct, frozen=True, rename="camel"):
     last_modified: int | None = None
 
     @property
+    def complete(self) -> bool:
+        """Not one of those summaries that lists may hold, without rules and what is served."""
+        return self.fallthrough.variation is not None or self.fallthrough.rollout is not None
+
+    @property
     def live_rules(self) -> Sequence[Rule]:
         return [rule for rule in self.rules or () if not rule.disabled]
 

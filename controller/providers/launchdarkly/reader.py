@@ -40,28 +40,37 @@ class Reader:
         wanted = self.outdated(records)
         if len(wanted) > ONE_BY_ONE:
             async with self._listing.setdefault(environment, asyncio.Lock()):
-                await self._list(environment, self.outdated(wanted))
+                wanted = self.outdated(wanted)
+                try:
+                    await self._list(environment, wanted)
+                except Failed as failed:
+                    for record in wanted:
+                        record.cannot_be_read(explained(failed))
+                    return
             wanted = self.outdated(wanted)
         await asyncio.gather(*(self._read_again(record) for record in wanted))
         await asyncio.gather(*(self._ask_who(one) for one in [one for one in records if one.whose][:ONE_BY_ONE]))
 
     async def sweep(self, environment: str, records: Collection[Record]) -> None:
         """Ask for all of them, whatever the stream says: what it missed shows now."""
-        if len(records) > ONE_BY_ONE:
-            async with self._listing.setdefault(environment, asyncio.Lock()):
-                await self._list(environment, records)
-            return
-        for record in records:
-            try:
+        since = self._clock()
+        try:
+            if len(records) > ONE_BY_ONE:
+                async with self._listing.setdefault(environment, asyncio.Lock()):
+                    await self._list(environment, records)
+            for record in [one for one in records if one.read_at < since]:
                 await self.read(record)
-            except Failed as failed:
-                log.warning("launchdarkly_not_swept", flag=str(record.flag), error=explained(failed))
+        except Failed as failed:
+            log.warning("launchdarkly_not_swept", environment=environment, error=explained(failed))
 
     async def read(self, record: Record, *, urgent: bool = False) -> RestFlag:
         """Raises Failed."""
         began = self._clock()
         flag = record.flag
         rest = await self._rest.flag(flag.key, flag.environment, "kill" if urgent else "read")
+        config = rest.environments.get(flag.environment)
+        if config is not None and not config.complete:
+            raise Failed("its answer leaves out what the flag serves")
         record.take_in(rest, began)
         return rest
 
@@ -75,19 +84,15 @@ class Reader:
                 record.cannot_be_read(explained(failed, flag=record.flag.key))
 
     async def _list(self, environment: str, records: Collection[Record]) -> None:
-        """All pages, unless reading the wanted flags one by one takes fewer requests. A failure is noted."""
+        """All pages, unless reading what is left one by one takes fewer requests. Raises Failed."""
         wanted = {record.flag.key: record for record in records}
         offset, total = 0, math.inf
         while wanted and offset < total:
             began = self._clock()
-            try:
-                page = await self._rest.page(environment, offset)
-            except Failed as failed:
-                for record in wanted.values():
-                    record.cannot_be_read(explained(failed))
-                return
+            page = await self._rest.page(environment, offset)
             for flag in page.items:
-                if flag.key in wanted:
+                config = flag.environments.get(environment)
+                if flag.key in wanted and config is not None and config.complete:
                     wanted.pop(flag.key).take_in(flag, began)
             offset += PAGE_SIZE
             total = page.total_count if page.total_count is not None else offset + len(page.items)

@@ -117,8 +117,8 @@ class RestApi:
         purpose: Purpose,
         dry_run: bool = False,
     ) -> RestFlag:
-        """All of the instructions or none; the flag as it is then. A kill does not care what else is planned."""
-        asked = {"ignoreConflicts": "true"} if purpose == "kill" else {}
+        """All of the instructions or none; the flag as it is then. Only a raise gives way to what is scheduled."""
+        asked = {} if purpose == "raise" else {"ignoreConflicts": "true"}
         if dry_run:
             asked["dryRun"] = "true"
         body = {"environmentKey": environment, "comment": comment, "instructions": list(instructions)}
@@ -166,9 +166,12 @@ class RestApi:
         wait = self._budget.wait(purpose, route)
         if wait > 0:
             self._heard(_operation(method), "held_back")
-            raise Failed(
-                f"not asked: what its rate limit leaves is kept for kills; again in {wait:.0f} s", certain=True
+            why = (
+                "its rate limit is reached"
+                if purpose == "kill"
+                else "what its rate limit leaves is kept for kills"
             )
+            raise Failed(f"not asked, {why}; again in {max(wait, 1):.0f} s", certain=True)
         try:
             status, content = await self._exchange(method, path, asked, purpose, headers, body, route)
         except Failed:

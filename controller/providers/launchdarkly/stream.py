@@ -23,8 +23,12 @@ from controller.settings import LaunchDarklyProviderSettings
 log = structlog.get_logger()
 
 UNAUTHORIZED = (401, 403)
+START_SECONDS = 2.0
+"""So long an SDK that begins may take before it complains in its log."""
 HURRY_SECONDS = 2.0
-"""The SDK waits up to half a minute between attempts; while the REST API answers, it begins anew this often."""
+PATIENT_SECONDS = 15.0
+"""The SDK waits up to half a minute between attempts. While the REST API answers, it is begun anew this often: for
+a kill that waits for its proof, and otherwise."""
 
 
 class Shown(Struct, frozen=True):
@@ -75,10 +79,10 @@ class Stream:
         """Until anything arrives, flags or news of the connection."""
         await self._changed.wait()
 
-    def hurry(self) -> None:
+    def hurry(self, *, urgent: bool) -> None:
         """The REST API answers: do not wait as long as the SDK does. Not with a key that is refused."""
-        now = self._clock()
-        if self.connected or self.key_refused or now - max(self.since, self._started_at) < HURRY_SECONDS:
+        seconds = HURRY_SECONDS if urgent else PATIENT_SECONDS
+        if self.connected or self.key_refused or self._clock() - max(self.since, self._started_at) < seconds:
             return
         if self._starting is not None and self._starting.done():
             self.start()
@@ -114,7 +118,7 @@ class Stream:
             send_events=False,
             diagnostic_opt_out=True,
         )
-        client = LDClient(config, start_wait=0)
+        client = LDClient(config, start_wait=START_SECONDS)
         client.data_source_status_provider.add_listener(lambda status: tell(self._note, status))
         tell(self._note, client.data_source_status_provider.status)
         self._client = client
