@@ -124,6 +124,8 @@ class LaunchDarklyWorld:
                 faults.half_json()
             case Fault.CONFLICT:
                 faults.fail(409, on="writes")
+            case Fault.GATEWAY:
+                faults.fail(504, on="writes", after=True)
             case Fault.THROTTLED:
                 faults.rate_limited()
             case Fault.THROTTLED_UNTIL:

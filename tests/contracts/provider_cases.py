@@ -15,7 +15,8 @@ from tests.contracts.provider_world import FLAG, SERVE, Beyond, Edit, Fault, Pro
 
 STAFF = AudienceRule(name="staff", match={"email": AttributeMatch(ends_with="@acme.example")})
 BETA = AudienceRule(name="beta", match={"plan": AttributeMatch(in_=["beta"])})
-STATES = ["fresh", "weighted", "canary", "everyone", "stepped_back"]
+OFF_STATES = ["fresh", "weighted"]
+STATES = [*OFF_STATES, "canary", "everyone", "stepped_back"]
 EVERY_SECONDS = 0.02
 """How often a test looks for what it waits for."""
 PRESSED_EVERY_SECONDS = 0.25

@@ -49,6 +49,8 @@ class Fault(StrEnum):
     THROTTLED_BEFORE = "429 with a reset in the past"
     BROKEN = "500"
     AWAY = "503"
+    GATEWAY = "504 after the change"
+    """A write takes effect, and something on the way answers that it heard nothing. Reads work."""
 
 
 class Edit(StrEnum):

@@ -11,12 +11,12 @@ from controller.errors import RampartError
 from tests.contracts.provider_cases import (
     BETA,
     KILL,
+    OFF_STATES,
     STAFF,
     STATES,
     TURN_ON,
     bring_to,
     canary,
-    exposes_nobody,
     is_canary,
     off,
     seen,
@@ -164,8 +164,11 @@ class ProviderContract(Failures, Edits, Rollouts):
         assert await world.everything() != before
 
     async def test_who_is_in_a_share_is_decided_the_same_way_at_every_step(self, world: ProviderWorld) -> None:
-        bucketing = (await canary(world)).bucketing
+        await bring_to(world, "weighted")
+        bucketing = (await seen(world, lambda one: one.exposure == 1_000)).bucketing
         assert bucketing
+        await world.provider.apply(TURN_ON)
+        assert (await seen(world, is_canary)).bucketing == bucketing
         for exposure in (50_000, 100_000, 10_000, 0):
             await world.provider.apply(share(exposure, STAFF))
             state = await seen(world, lambda one: one.exposure == exposure)  # noqa: B023
@@ -214,4 +217,5 @@ class ProviderContract(Failures, Edits, Rollouts):
         for _ in range(2):
             assert await world.provider.kill(gentle)
             killed = await seen(world, lambda one: one.exposure == 0 and not one.audience)
-            assert exposes_nobody(killed)
+            if state in OFF_STATES:
+                assert not killed.enabled, "a kill turns nothing on"

@@ -41,11 +41,11 @@ KEY_VALUE = as_module()
 
 
 class KeyValueWorld:
-    patience = 3.0
+    patience = 6.0
 
     def __init__(self, store: KeyValueStore, door: FaultyDoor) -> None:
         self._store, self._door = store, door
-        self._settings = KEY_VALUE.KeyValueProviderSettings(url=door.url, settle_seconds=2.0, timeout_seconds=0.3)
+        self._settings = KEY_VALUE.KeyValueProviderSettings(url=door.url, settle_seconds=5.0, timeout_seconds=1.0)
         self.provider = self._built()
 
     def _built(self) -> Provider:

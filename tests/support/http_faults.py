@@ -142,6 +142,8 @@ class FaultyDoor:
         answer = await self._pass(request, incoming.headers, body, self._held if writes else None)
         if fault is Fault.LOST_AFTER and writes:
             return await self._silence(incoming)
+        if fault is Fault.GATEWAY and writes:
+            return web.Response(status=504, headers=self._headers(fault), body=ERROR_BODY)
         shown = answer.body[: len(answer.body) // 2] if fault is Fault.HALF else answer.body
         return web.Response(status=answer.status, headers=answer.headers, body=shown)
 
