@@ -42,6 +42,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 SMALL_BODY_BYTES = 16 * 1024
 HTTP_OK = 200
 ASKED_TOO_OFTEN, AWAY = 429, 503
+CLOSED = frozenset({301, 302, 303, 307, 308, 401, 403, 407})
+AWAY_FROM = 500
 USUAL_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 900.0
 # Beyond it a number of a rate limit's header is a date, not a duration.
@@ -124,16 +126,33 @@ class HttpJsonSource:
         return {question: _reading(question, answers) for question in questions}
 
     async def problems(self) -> Sequence[str]:
-        """What keeps it from answering now. Without a `probe` nothing can be asked: only secrets are read."""
+        """What keeps it from answering now. Without a `probe`: whether somebody is there and lets us in."""
         try:
             access = await asyncio.to_thread(self._access)
         except SettingsError as error:
             return [str(error)]
         if not self._settings.probe:
-            return []
+            return await self._closed_doors(access)
         probe = Ask(kind="raw", text=self._settings.probe, window_seconds=PROBE_SECONDS)
         answer = await self._answer(probe, *self._now(), access)
         return [answer.text] if isinstance(answer, Failure) else []
+
+    async def _closed_doors(self, access: Access) -> Sequence[str]:
+        """A request without a question will be refused as such, which is an answer."""
+        seconds = self._settings.timeout_seconds
+        try:
+            with inquiry.told_in_words(seconds):
+                async with (
+                    asyncio.timeout(seconds),
+                    self._http().get(self._address.url, headers=access.headers, allow_redirects=False) as response,
+                ):
+                    body = await inquiry.content(response, most_bytes=MAX_BODY_BYTES)
+        except SourceUnavailable as error:
+            return [str(error)]
+        if response.status not in CLOSED and response.status < AWAY_FROM:
+            return []
+        reason = json_answer.refusal(response.status, response.content_type, body, None)
+        return [inquiry.shown(reason, access.secrets)]
 
     async def examine(self, questions: Collection[Question]) -> Examined:
         """Such an API tells numbers; of the series behind them nothing is known."""

@@ -522,8 +522,26 @@ async def test_a_probe_tells_whether_it_answers_at_all(api: JsonApi) -> None:
     assert "answered HTTP 403: Forbidden" in (await source.problems())[0]
     assert {seen.params["q"] for seen in api.seen} == {"up"}
     await source.close()
-    silent = source_of("http://127.0.0.1:9")
-    assert await silent.problems() == [], "without a probe nothing is sent"
+
+
+async def test_without_a_probe_it_is_told_whether_somebody_is_there_and_lets_us_in(api: JsonApi) -> None:
+    source = source_of(api.url)
+    for status, complaint in (
+        (200, ""),
+        (400, ""),
+        (405, ""),
+        (302, "302"),
+        (401, "401"),
+        (403, "403"),
+        (502, "502"),
+    ):
+        api.handle = lambda seen, status=status: text('{"errors": ["no query"]}', status)  # type: ignore[misc]
+        problems = await source.problems()
+        assert [complaint in problem for problem in problems] == ([True] if complaint else [])
+    await source.close()
+    nobody = source_of(f"http://127.0.0.1:{free_port()}")
+    assert "cannot connect" in (await nobody.problems())[0]
+    await nobody.close()
 
 
 async def test_an_examination_knows_of_no_series(api: JsonApi) -> None:
