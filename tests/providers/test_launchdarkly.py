@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ldclient import Config as SdkConfig
 from msgspec.structs import replace
 
 from controller.domain.flag import FlagState, Observation, Unknown
@@ -30,8 +32,10 @@ from tests.contracts.provider_cases import (
     is_canary,
     observed,
     off,
+    pressed_on,
     seen,
     share,
+    unknown,
 )
 from tests.contracts.provider_world import FLAG, SERVE
 from tests.support.launchdarkly import (
@@ -249,6 +253,21 @@ async def test_a_stream_that_missed_nothing_comes_back_without_a_request(world: 
     await until(lambda: len(world.fake.sdk.connects) > connects, "the SDK to come back")
     assert is_canary(await seen(world, seconds=world.patience))
     assert world.fake.requests.writes == 0
+
+
+async def test_a_kill_that_waits_for_its_proof_does_not_wait_as_long_as_the_sdk_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = partial(SdkConfig, initial_reconnect_delay=60.0)
+    monkeypatch.setattr("controller.providers.launchdarkly.stream.SdkConfig", slow)
+    async with launchdarkly_world(tmp_path) as world:
+        await canary(world)
+        world.fake.sdk.down()
+        await until(lambda: world.fake.sdk.connected == 0, "the stream to end")
+        await world.provider.kill(KILL)
+        await unknown(world)
+        world.fake.sdk.up()
+        await pressed_on(world)
 
 
 # — what it writes —
