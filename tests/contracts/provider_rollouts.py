@@ -11,9 +11,9 @@ from controller.domain.flag import FlagChange, FlagKill, FlagState, Observation,
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.rollout import Run
 from controller.ports import FlagProvider
-from tests.contracts.provider_cases import Cases, needs, observed, off, over_edits, seen
+from tests.contracts.provider_cases import Cases, canary, needs, observed, off, over_edits, seen
 from tests.contracts.provider_edits import SEEN_EDITS, shows
-from tests.contracts.provider_world import PERSON, Edit, Knowledge, ProviderWorld
+from tests.contracts.provider_world import FLAG, PERSON, Edit, Knowledge, ProviderWorld
 from tests.support.engine import DANA, World
 from tests.support.rollouts import make_plan, make_policy
 
@@ -107,9 +107,12 @@ class Engine(World):
                 run = await self.looks(after=POLL_SECONDS)
         return run
 
-    async def start_plan(self, plan: RolloutPlan) -> None:
+    async def begin(self, plan: RolloutPlan, *, where_it_is: bool) -> None:
         await self.apply(plan, make_policy(window="30s"))
-        await self.commands.start(plan.metadata.name, DANA, "")
+        if where_it_is:
+            await self.commands.take_over(FLAG.key, None, DANA, "")
+        else:
+            await self.commands.start(plan.metadata.name, DANA, "")
 
     async def climb_to(self, exposure: int) -> Run:
         return await self.goes_on(lambda run: run.exposure == exposure and run.confirmed)
@@ -124,12 +127,14 @@ class Engine(World):
 
 
 @asynccontextmanager
-async def driving(world: ProviderWorld, folder: Path, plan: RolloutPlan) -> AsyncIterator[Engine]:
-    """The plan as if it had been applied and started, with a fresh engine."""
+async def driving(
+    world: ProviderWorld, folder: Path, plan: RolloutPlan, *, where_it_is: bool = False
+) -> AsyncIterator[Engine]:
+    """The plan as if it had been applied and started (or begun where its flag is), with a fresh engine."""
     assert list(await world.provider.objections(plan)) == []
     engine = Engine(folder, world.provider)
     try:
-        await engine.start_plan(plan)
+        await engine.begin(plan, where_it_is=where_it_is)
         yield engine
     finally:
         engine.journal.close()
@@ -162,6 +167,40 @@ class Rollouts(Cases):
                 await engine.looks(after=POLL_SECONDS)
             assert engine.recorded.writes == []
         assert await world.everything() == before
+
+    @needs(Edit.RAISED)
+    async def test_what_people_do_to_a_flag_that_is_only_observed_is_reported(
+        self, world: ProviderWorld, tmp_path: Path
+    ) -> None:
+        await canary(world)
+        async with driving(world, tmp_path, quick_plan(mode="observe")) as engine:
+            await engine.looks(after=POLL_SECONDS)
+            await world.edit(Edit.RAISED)
+            known = "" if Knowledge.WHO in self.cannot else PERSON
+            told = lambda one: one.exposure == 50_000 and known in one.changed_by  # noqa: E731
+            await seen(world, told, seconds=world.patience)
+            before = await world.everything()
+            for _ in range(10):
+                await engine.looks(after=POLL_SECONDS)
+            lines = [line.text for line in (await engine.commands.report("checkout-v2")).lines]
+            (changed,) = [line for line in lines if line.startswith("people changed the flag from 1 % to 50 %")]
+            assert known in changed
+            assert any(line.startswith("would have") for line in lines)
+            assert engine.recorded.writes == []
+        assert await world.everything() == before
+
+    async def test_a_plan_that_begins_where_people_brought_the_flag_writes_nothing_before_it_rises(
+        self, world: ProviderWorld, tmp_path: Path
+    ) -> None:
+        before = await canary(world)
+        kept = await world.everything()
+        async with driving(world, tmp_path, quick_plan(), where_it_is=True) as engine:
+            await engine.climb_to(1_000)
+            assert (engine.recorded.writes, await world.everything()) == ([], kept)
+            await engine.goes_on(lambda run: run.phase == "completed")
+            shares = [one.exposure for one in engine.recorded.writes if isinstance(one, SetShare)]
+            assert list(dict.fromkeys(shares)) == STAGES[1:]
+        assert (await seen(world)).bucketing == before.bucketing
 
     @over_edits(*SEEN_EDITS)
     async def test_what_a_person_changes_is_noticed_within_one_tick_pauses_and_raises_nothing(
