@@ -221,6 +221,15 @@ def test_a_fallback_that_was_renamed_since_does_not_stop_a_kill() -> None:
     assert instructions[1]["variationId"] == "id-off"
 
 
+@pytest.mark.parametrize("off", [None, 7])
+def test_a_flag_that_serves_nothing_known_when_off_is_turned_off_all_the_same(off: int | None) -> None:
+    flag = make_flag(on=True, offVariation=off, rules=[rule_of(STAFF)])
+    assert kinds(killed(flag, None)) == ["turnFlagOff", "removeRule"]
+    assert kinds(killed(flag)) == [
+        "turnFlagOff", "updateOffVariation", "updateFallthroughVariationOrRollout", "removeRule",
+    ]  # fmt: skip
+
+
 def test_what_is_killed_needs_nothing() -> None:
     assert killed(make_flag(fallthrough=weights((0, 0), (1, 100_000)))) == []
     assert killed(make_flag(fallthrough={"variation": 1})) == []

@@ -9,7 +9,7 @@ from controller.errors import Refused
 from controller.providers.launchdarkly import writing
 from controller.providers.launchdarkly.faults import METHOD_NOT_ALLOWED, Failed, explained
 from controller.providers.launchdarkly.model import Config, RestFlag
-from controller.providers.launchdarkly.reading import own_release, running_release
+from controller.providers.launchdarkly.reading import label, own_release, running_release
 from controller.providers.launchdarkly.rest import RestApi
 
 
@@ -88,8 +88,7 @@ def _misfits(spec: PlanSpec, flag: RestFlag, config: Config) -> Iterator[str]:
         yield f'serve: rollout and fallback are both "{serve.rollout}"'
     if config.off_variation is None:
         yield f"the flag {flag.key} has no variation for when it is off: choose {serve.fallback} at LaunchDarkly"
-    elif serve.fallback in labels and labels[config.off_variation] != serve.fallback:
-        off = labels[config.off_variation]
+    elif (off := label(labels, config.off_variation)) != serve.fallback:
         yield f'the flag {flag.key} serves "{off}" when it is off, the plan\'s fallback is "{serve.fallback}"'
     if (where := running_release(config)) is not None:
         yield own_release(flag.key, where)

@@ -30,7 +30,7 @@ def state_of(config: Config, labels: Sequence[str], ours: Mapping[str, str]) -> 
         exposure=FULL_EXPOSURE - _default_weight(config.fallthrough, off),
         audience=tuple(dict.fromkeys(ours[rule.identity] for rule in exposing)),
         foreign=tuple(_foreign(config, labels, ours)),
-        off_serves=None if off is None else _label(labels, off),
+        off_serves=None if off is None else label(labels, off),
         version=config.version,
         bucketing=_bucketing(config, labels),
         changed_at=None if config.last_modified is None else moment(config.last_modified),
@@ -69,7 +69,7 @@ def _bucketing(config: Config, labels: Sequence[str]) -> str:
     rollout = config.fallthrough.rollout
     if rollout is None or len(rollout.variations) <= 1:
         return ""
-    order = ", ".join(_label(labels, one.variation) for one in rollout.variations)
+    order = ", ".join(label(labels, one.variation) for one in rollout.variations)
     seed = f"seed {rollout.seed}" if rollout.seed is not None else f"salt {rules.digest(config.salt)}"
     return f"{order} by {rollout.kind_of_context} {rollout.attribute}, {seed}"
 
@@ -81,7 +81,7 @@ def _foreign(config: Config, labels: Sequence[str], ours: Mapping[str, str]) -> 
             yield f"rule {_called(rule)} [{_content(rule)}]"
     for (kind, variation), keys in sorted(config.all_targets.items()):
         whom = f"{len(keys)} individual target{'s' if len(keys) > 1 else ''} of kind {kind}"
-        yield f"{whom} for {_label(labels, variation)} [{rules.digest(*keys)}]"
+        yield f"{whom} for {label(labels, variation)} [{rules.digest(*keys)}]"
     for one in config.prerequisites or ():
         yield f"prerequisite {one.key}, variation {one.variation}"
     if (where := running_release(config)) is not None:
@@ -89,7 +89,7 @@ def _foreign(config: Config, labels: Sequence[str], ours: Mapping[str, str]) -> 
     listed = config.fallthrough.rollout.variations if config.fallthrough.rollout is not None else []
     served = [one for one in listed if one.variation != config.off_variation and one.weight]
     for third in served[1:]:
-        yield f"variation {_label(labels, third.variation)} for {exposure_text(third.weight)}"
+        yield f"variation {label(labels, third.variation)} for {exposure_text(third.weight)}"
 
 
 def _called(rule: Rule) -> str:
@@ -102,5 +102,5 @@ def _content(rule: Rule) -> str:
     return rules.digest(*map(clause_text, rule.clauses), repr((rule.variation, weights)))
 
 
-def _label(labels: Sequence[str], variation: int) -> str:
+def label(labels: Sequence[str], variation: int) -> str:
     return labels[variation] if 0 <= variation < len(labels) else f"number {variation}"

@@ -43,16 +43,15 @@ def kill(flag: RestFlag, config: Config, serve: Serve | None) -> list[Instructio
 
     A fallback that is not among the variations any more is no obstacle: the off-variation is served then.
     """
-    labels = flag.labels
-    off = config.off_variation if config.off_variation is not None else len(labels) - 1
-    fallback = labels.index(serve.fallback) if serve is not None and serve.fallback in labels else off
     instructions: list[Instruction] = []
-    if serve is None or serve.kill == "off":
-        if config.on:
-            instructions.append(TURN_OFF)
-        if config.off_variation != fallback:
+    turns_off = serve is None or serve.kill == "off"
+    if turns_off and config.on:
+        instructions.append(TURN_OFF)
+    fallback = _fallback(flag, config, serve)
+    if fallback is not None:
+        if turns_off and config.off_variation != fallback:
             instructions.append({"kind": "updateOffVariation", "variationId": flag.variations[fallback].id_})
-    instructions += _nobody(flag, config.fallthrough, fallback)
+        instructions += _nobody(flag, config.fallthrough, fallback)
     ours = [rule for rule in config.rules or () if rules.is_ours(rule)]
     return instructions + [_removal(rule) for rule in ours]
 
@@ -63,6 +62,14 @@ def index_of(flag: RestFlag, name: str) -> int:
     if name not in labels:
         raise Refused(f'the flag {flag.key} has no variation "{name}", it has {", ".join(labels)}')
     return labels.index(name)
+
+
+def _fallback(flag: RestFlag, config: Config, serve: Serve | None) -> int | None:
+    """None when nothing is known that could be served instead; turning it off is all that can be done then."""
+    labels, off = flag.labels, config.off_variation
+    if serve is not None and serve.fallback in labels:
+        return labels.index(serve.fallback)
+    return off if off is not None and 0 <= off < len(labels) else None
 
 
 def _nobody(flag: RestFlag, served: Served, fallback: int) -> list[Instruction]:
