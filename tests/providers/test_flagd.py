@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -382,6 +383,50 @@ async def test_a_selector_names_the_environment_where_there_are_several(tmp_path
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert word in str(caught.value.details())
             assert "there are production, staging" in str(caught.value.details())
+
+
+class Hanging(FlagFile):
+    """A disk that neither answers nor fails, from `hangs` on until `goes_on`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.hangs, self.goes_on = threading.Event(), threading.Event()
+
+    def read(self) -> bytes:
+        if self.hangs.is_set():
+            assert self.goes_on.wait(60)
+        return super().read()
+
+
+async def test_a_disk_that_hangs_holds_up_neither_a_kill_nor_another_environment(
+    tmp_path: Path, opened: Open
+) -> None:
+    paths = {name: tmp_path / f"{name}.json" for name in ("production", "staging")}
+    for path in paths.values():
+        path.write_text(json.dumps({"flags": {FLAG.key: {**FRESH, "targeting": {"if": [True, "on", "off"]}}}}))
+    files: dict[str, Hanging] = {}
+
+    def open_file(path: Path) -> Hanging:
+        return files.setdefault(path.stem, Hanging(path))
+
+    board = make_board()
+    board.load([], [])
+    address = f"127.0.0.1:{free_port()}"
+    provider = opened(board, open_file, files={name: str(path) for name, path in paths.items()}, sync_bind=address)
+    async with (
+        subscribed(address, selector="production") as here,
+        subscribed(address, selector="staging") as there,
+    ):
+        await here.until(targeting)
+        await there.until(targeting)
+        files["production"].hangs.set()
+        killing = asyncio.create_task(provider.kill(KILL))
+        await here.until(lambda one: targeting(one) is None)
+        paths["staging"].write_text(json.dumps({"flags": {FLAG.key: FRESH}}))
+        await there.until(lambda one: targeting(one) is None)
+        assert not killing.done()
+        files["production"].goes_on.set()
+        assert await killing == ["r1"]
 
 
 async def test_all_flags_can_be_fetched_once_and_metadata_is_there_and_empty(world: FlagdWorld) -> None:

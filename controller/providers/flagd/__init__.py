@@ -53,7 +53,7 @@ class FlagdProvider:
         self._sync: SyncServer | None = None
         if settings.sync_bind:
             self._sync = SyncServer(self._environments, settings.sync_bind, may_serve=lambda: self._board.ready)
-        self._serving: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def limits(self) -> ProviderLimits:
@@ -134,17 +134,23 @@ class FlagdProvider:
 
     def start(self) -> None:
         if self._sync is not None:
-            self._serving = asyncio.create_task(self._serve(self._sync))
+            watching = [self._watch(environment, self._sync) for environment in self._environments.values()]
+            self._tasks = [asyncio.create_task(work) for work in (self._sync.start(), *watching)]
+            for task in self._tasks:
+                task.add_done_callback(_ended)
 
-    async def _serve(self, sync: SyncServer) -> None:
-        await sync.start()
+    async def _watch(self, environment: Environment, sync: SyncServer) -> None:
+        """Each by itself: a disk that hangs takes none of the others' changes along."""
+        said = ""
         while True:
-            for environment in self._environments.values():
-                try:
-                    await environment.look()
-                except ProviderUnavailable as error:
-                    log.warning("flagd_file_not_served", error=str(error))
-                environment.refresh()
+            try:
+                await environment.look()
+                said = ""
+            except ProviderUnavailable as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("flagd_file_not_served", error=said)
+            environment.refresh()
             sync.look()
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -163,13 +169,18 @@ class FlagdProvider:
         return found
 
     async def close(self) -> None:
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.wait([self._serving])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._sync is not None:
             await self._sync.close()
         for environment in self._environments.values():
             environment.close()
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("flagd_sync_failed", exc_info=error)
 
 
 def _path(name: str, path: str) -> Path:
