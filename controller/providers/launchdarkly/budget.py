@@ -4,7 +4,8 @@ Limits hold for windows of a few seconds, for the account and for each route; th
 is left of the window is told with each answer, and so is the moment it ends, on LaunchDarkly's clock.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -46,6 +47,7 @@ class Budget:
         self._refused_until = 0.0
         self._next_kill = 0.0
         self._left: dict[str, tuple[int, float]] = {}
+        self._under_way = 0
 
     def wait(self, purpose: Purpose, route: str) -> float:
         """Seconds until a request makes sense; 0 when it may be sent now."""
@@ -65,7 +67,16 @@ class Budget:
 
     def _spent_until(self, name: str) -> float:
         left, until = self._left.get(name, (self._reserve, 0.0))
-        return until if left < self._reserve else 0.0
+        return until if left - self._under_way < self._reserve else 0.0
+
+    @contextmanager
+    def sent(self) -> Iterator[None]:
+        """A request without an answer yet: what was told to be left does not count it."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
     def heard(self, route: str, status: int, headers: Mapping[str, str]) -> None:
         """An answer came, whatever it says. Nothing of the headers is believed beyond a minute."""

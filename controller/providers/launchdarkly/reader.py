@@ -8,7 +8,7 @@ from operator import itemgetter
 
 import structlog
 
-from controller.providers.launchdarkly.faults import Failed, explained
+from controller.providers.launchdarkly.faults import NOT_FOUND, Failed, explained
 from controller.providers.launchdarkly.model import RestFlag
 from controller.providers.launchdarkly.reading import moment
 from controller.providers.launchdarkly.record import Record
@@ -46,7 +46,7 @@ class Reader:
                 except Failed as failed:
                     for record in wanted:
                         record.cannot_be_read(explained(failed))
-                    return
+                    wanted = [record for record in wanted if record.killing]
             wanted = self.outdated(wanted)
         await asyncio.gather(*(self._read_again(record) for record in wanted))
         await asyncio.gather(*(self._ask_who(one) for one in [one for one in records if one.whose][:ONE_BY_ONE]))
@@ -82,6 +82,8 @@ class Reader:
                 await self.read(record, urgent=record.killing)
             except Failed as failed:
                 record.cannot_be_read(explained(failed, flag=record.flag.key))
+                if failed.status == NOT_FOUND:
+                    record.missing_at = self._clock()
 
     async def _list(self, environment: str, records: Collection[Record]) -> None:
         """All pages, unless reading what is left one by one takes fewer requests. Raises Failed."""

@@ -40,6 +40,8 @@ class Record:
         self.rest: RestFlag | None = None
         self.read_at = -math.inf
         self.written_at = -math.inf
+        self.missing_at = -math.inf
+        """When the REST API said that there is no such flag."""
         self.asked_at = -math.inf
         self.fault = ""
         self.killing = False
@@ -89,6 +91,8 @@ class Record:
 
     def outdated(self, now: float, poll_seconds: float) -> bool:
         """Whether the REST API has to be asked before anything can be said."""
+        if self._missing:
+            return self._may_be_there(now, poll_seconds)
         if self.rest is None or self.read_at <= self.written_at:
             return True
         if self.stream is None:
@@ -97,8 +101,20 @@ class Record:
             return now - max(self.read_at, self.stream.since) > poll_seconds
         shown = self.shown
         if shown is None:
-            return now - self.read_at > poll_seconds
-        return shown.arrived_at > self.read_at and not self._agrees(shown)
+            return not self.rest.archived and now - self.read_at > poll_seconds
+        return shown.arrived_at > self.read_at and (self.rest.archived or not self._agrees(shown))
+
+    @property
+    def _missing(self) -> bool:
+        return self.missing_at > max(self.read_at, self.written_at)
+
+    def _may_be_there(self, now: float, poll_seconds: float) -> bool:
+        """A connected stream would tell of the flag as soon as there is one."""
+        shown = self.shown
+        if shown is None and self.stream is not None and self.stream.connected:
+            return False
+        come = shown is not None and shown.arrived_at > self.missing_at
+        return come or now - self.missing_at > poll_seconds
 
     def _agrees(self, shown: Shown) -> bool:
         config = self.config
@@ -120,7 +136,7 @@ class Record:
 
     def observation(self, now: float, poll_seconds: float) -> Observation:
         rest, config = self.rest, self.config
-        if rest is None or self.outdated(now, poll_seconds):
+        if rest is None or self._missing or self.outdated(now, poll_seconds):
             return Unknown(self.fault or "LaunchDarkly was not read yet")
         if rest.archived:
             return Unknown(f"the flag {self.flag.key} is archived at LaunchDarkly")

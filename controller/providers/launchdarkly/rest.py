@@ -173,7 +173,8 @@ class RestApi:
             )
             raise Failed(f"not asked, {why}; again in {max(wait, 1):.0f} s", certain=True)
         try:
-            status, content = await self._exchange(method, path, asked, purpose, headers, body, route)
+            with self._budget.sent():
+                status, content = await self._exchange(method, path, asked, purpose, headers, body, route)
         except Failed:
             self.answers = False
             self._heard(_operation(method), "unreachable")
