@@ -24,7 +24,7 @@ from controller.providers.flagd.sync import SERVICE, field
 from controller.settings import FlagdProviderSettings
 from controller.snapshot import FlagBoard
 from tests.contracts.flagd_world import FRESH, FlagdWorld
-from tests.contracts.provider_cases import KILL, STAFF, bring_to, canary, observed, off, seen, share
+from tests.contracts.provider_cases import KILL, STAFF, TURN_ON, bring_to, canary, observed, off, seen, share
 from tests.contracts.provider_world import FLAG, SERVE, Edit, Fault
 from tests.support.providers import make_host
 from tests.support.rollouts import make_plan
@@ -150,6 +150,17 @@ async def test_a_default_that_was_swapped_by_hand_is_seen_although_nothing_else_
     assert state.off_serves == "on"
     await world.provider.apply(share(1_000, STAFF))
     await seen(world, lambda one: (one.exposure, one.off_serves) == (1_000, "off"))
+
+
+async def test_nothing_is_written_while_a_kill_holds_the_flag(world: FlagdWorld) -> None:
+    await bring_to(world, "everyone")
+    await world.provider.kill(KILL)
+    before = world.path.read_bytes()
+    for change in (share(1_000, STAFF), TURN_ON):
+        with pytest.raises(Refused, match="checkout-v2 is killed") as caught:
+            await world.provider.apply(change)
+        assert caught.value.blocks == ("kill-1 is in force",)
+    assert world.path.read_bytes() == before
 
 
 async def test_many_kills_at_once_are_few_writes(tmp_path: Path, opened: Open) -> None:
