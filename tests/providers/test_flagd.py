@@ -191,8 +191,10 @@ async def test_whoever_stops_waiting_takes_back_what_was_not_begun(world: FlagdW
         second.cancel()
         held.let_go.set()
         await first
-    await world.provider.apply(share(10_000, STAFF))
-    await seen(world, lambda one: one.exposure == 10_000)
+    await world.provider.apply(TURN_ON)  # changes nothing, and comes after whatever was still waiting
+    state = await observed(world.provider)
+    assert isinstance(state, FlagState)
+    assert state.exposure == 10_000
 
 
 async def test_a_watcher_is_reminded_of_a_change_that_it_may_have_missed(world: FlagdWorld) -> None:
