@@ -7,8 +7,10 @@ from msgspec.structs import replace
 from controller.domain.accumulators import settling_seconds
 from controller.domain.binding import Guardrail
 from controller.domain.catalogue import Unreadable
+from controller.domain.convergence import latest_change
 from controller.domain.decide import stage_at
 from controller.domain.evidence import Verdict
+from controller.domain.flag import FlagState
 from controller.domain.plan import RolloutPlan
 from controller.domain.quantities import exposure_text
 from controller.domain.quarantine import quarantine_text
@@ -22,7 +24,7 @@ from controller.domain.status import (
     StageState,
     StageStatus,
 )
-from controller.domain.wording import breach_text, unknown_text
+from controller.domain.wording import breach_text, quantity, unknown_text
 
 PHASE_WORDS = {
     "pending": "waiting to start",
@@ -184,6 +186,8 @@ def explanation(run: Run, observations: Observations) -> Explanation:
     lines = [
         f"{run.id} is {PHASE_WORDS[run.phase]} at {exposure_text(run.exposure)}: {run.status or 'just created'}."
     ]
+    if run.active and observations.seen and observations.seen.flag:
+        lines += _at_the_provider(observations.seen.flag)
     for block in blocks:
         when = f" (earliest {block.clears_at:%Y-%m-%d %H:%M:%S} UTC)" if block.clears_at else ""
         lines.append(f"- {block.code}: {block.text}{when}")
@@ -199,6 +203,17 @@ def explanation(run: Run, observations: Observations) -> Explanation:
         blocks=blocks,
         rules=rule_statuses(observations) if run.active else [],
     )
+
+
+def _at_the_provider(flag: FlagState) -> list[str]:
+    """What the provider told beside the share, if it told anything."""
+    facts = [f"not ours are {', '.join(flag.foreign)}"] if flag.foreign else []
+    if change := latest_change(flag):
+        facts.append(change.removeprefix(", "))
+    if flag.delivered_seconds is not None:
+        facts.append(f"reached SDKs after {quantity(flag.delivered_seconds, 'seconds')}")
+    share = exposure_text(flag.exposure) if flag.enabled else "off"
+    return [f"- at the provider: {share}; {'; '.join(facts)}"] if facts else []
 
 
 def _findings(seen: Seen, observations: Observations) -> list[str]:

@@ -10,6 +10,7 @@ from controller.domain.assess import assess_and_decide
 from controller.domain.catalogue import Unreadable
 from controller.domain.evidence import Verdict
 from controller.domain.explain import explanation, plan_summary, run_status, unreadable_summary
+from controller.domain.flag import FlagState
 from controller.domain.rollout import NOT_STARTED, Block, Observations, Phase, Quarantine, Run, Seen
 from controller.domain.status import Explanation, KillStatus, PlanSummary, RuleStatus, RunStatus, StageStatus
 from tests.support.rollouts import NOW, baked, breached, make_guardrails, make_inputs, make_plan, make_run, shown
@@ -354,3 +355,41 @@ def test_a_run_nobody_has_looked_at_says_so_in_its_last_line() -> None:
         "- no tick has looked at it yet",
     ]
     assert (found.blocks, found.rules) == ([], [])
+
+
+def test_an_explanation_tells_what_the_provider_told_beside_the_share() -> None:
+    flag = FlagState(
+        enabled=True, exposure=10_000, foreign=("rule eu-only", "segment beta"), changed_by="erin", changed_at=NOW,
+        delivered_seconds=0.31,
+    )  # fmt: skip
+    run = make_run(make_plan(), stage=1)
+
+    def told(shown: FlagState) -> str:
+        return explanation(run, Observations(seen=Seen(at=NOW, flag=shown))).text
+
+    assert (
+        "- at the provider: 10 %; not ours are rule eu-only, segment beta; last changed by erin at "
+        "2026-11-18 12:00:00 UTC; reached SDKs after 310 ms"
+    ) in told(flag)
+    assert "- at the provider: off; last changed by erin" in told(
+        FlagState(enabled=False, exposure=5, changed_by="erin")
+    )
+    assert "at the provider" not in told(FlagState(enabled=True, exposure=10_000))
+
+
+def test_a_status_shows_what_the_provider_told_and_what_a_kill_does_to_it() -> None:
+    flag = FlagState(
+        enabled=True,
+        exposure=1,
+        foreign=("rule eu-only",),
+        changed_by="erin",
+        changed_at=NOW,
+        delivered_seconds=0.5,
+    )
+    plan = make_plan(serve={"rollout": "on", "fallback": "off", "kill": "fallthrough"})
+    run = make_run(plan, stage=1)
+    status = run_status(run, plan, GUARDRAILS, Observations(seen=Seen(at=NOW, flag=flag)), [])
+    assert (status.foreign, status.on_kill) == (["rule eu-only"], "fallthrough")
+    assert (status.changed_by, status.changed_at, status.delivered_seconds) == ("erin", NOW, 0.5)
+    silent = run_status(run, PLAN, GUARDRAILS, Observations(), [])
+    assert (silent.foreign, silent.on_kill, silent.changed_by, silent.changed_at) == ([], "off", "", None)
