@@ -37,6 +37,8 @@ def state_after(run: Run, decision: Decision, now: datetime, extra: Mapping[str,
                 "confirmed_audience": run.audience,
                 "turned_on": run.turned_on or run.exposure > 0,
             }
+        case "adopt":
+            changes["accepted"] = run.accepted and run.accepted.moved()
         case "observe" if run.phase == "paused":
             changes["status"] = run.status  # why it is paused stays what it was
         case "take_over":

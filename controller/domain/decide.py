@@ -202,14 +202,17 @@ def _people(run: Run, evidence: Evidence) -> Decision | None:
         return None
     told = latest_change(evidence.people)
     if run.people is None:
-        return _stay(run, "observe", "provider", f"the flag is at {_served(shown)} to begin with{told}")
+        where = f"at {_served(shown)}" if shown.enabled else _served(shown)
+        return _stay(run, "observe", "provider", f"the flag is {where} to begin with{told}")
     text = f"people changed the flag from {_served(run.people)} to {_served(shown)}{told}"
     raised = shown.effective_exposure > run.people.effective_exposure
     return _stay(run, "resume" if run.phase == "paused" and raised else "observe", "provider", text)
 
 
 def _served(shown: Served) -> str:
-    share = exposure_text(shown.exposure) if shown.enabled else "off"
+    share = exposure_text(shown.exposure)
+    if not shown.enabled:
+        share = f"off ({share} once it is on)" if shown.exposure else "off"
     return f"{share} beside {', '.join(shown.foreign)}" if shown.foreign else share
 
 

@@ -121,6 +121,10 @@ class Accepted(Struct, frozen=True, kw_only=True):
         ours = self.ours and flag.bucketing == self.bucketing
         return Accepted(foreign=flag.foreign, off_serves=flag.off_serves, bucketing=flag.bucketing, ours=ours)
 
+    def moved(self) -> "Accepted":
+        """After the run moved to another revision of its plan, whose next write may decide otherwise who is in."""
+        return replace(self, ours=False)
+
     def written(self) -> "Accepted":
         """After a write of ours was committed."""
         return self if self.ours else replace(self, bucketing="", ours=True)

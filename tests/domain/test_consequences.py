@@ -19,7 +19,7 @@ from controller.domain.consequences import (
 )
 from controller.domain.decide import Decision
 from controller.domain.flag import SetShare
-from controller.domain.rollout import Action, ApprovalRequest, Observations, Timer
+from controller.domain.rollout import Accepted, Action, ApprovalRequest, Observations, Timer
 from tests.support.rollouts import FLAG, NOW, baked, breached, make_guardrails, make_inputs, make_plan, make_run
 
 PLAN = make_plan()
@@ -256,3 +256,13 @@ def test_the_share_that_is_asked_for_is_complete() -> None:
 def test_an_approval_is_requested_for_the_next_stage_under_the_plan_as_it_is() -> None:
     request = approval_request("r9", make_run(PLAN, stage=1, plan_revision=3), PLAN, LATER)
     assert request == ApprovalRequest(id="r9", stage=2, plan_revision=3, requested_at=LATER)
+
+
+def test_a_run_that_moved_to_another_revision_may_bucket_otherwise_with_its_next_write() -> None:
+    accepted = Accepted(foreign=("rule a",), bucketing="by key", ours=True)
+    run = make_run(PLAN, stage=0, accepted=accepted)
+    moved = state_after(run, decision("adopt"), NOW, {})
+    assert moved.accepted == replace(accepted, ours=False)
+    written = state_after(moved, decision("advance"), NOW, {})
+    assert written.accepted == replace(accepted, bucketing="")
+    assert state_after(make_run(PLAN, stage=0), decision("adopt"), NOW, {}).accepted is None

@@ -91,7 +91,11 @@ async def test_people_who_lower_it_begin_the_bake_anew(world: World) -> None:
     await world.run_for(15.0)
     run, observations = await world.latest()
     assert (run.exposure, run.confirmed, observations.bake) == (1_000, False, 0.0)
-    assert (await told(world))[-1] == ("people", f"people changed the flag from 1 % to off{BY}", 0)
+    assert (await told(world))[-1] == (
+        "people",
+        f"people changed the flag from 1 % to off (1 % once it is on){BY}",
+        0,
+    )
     people(world, enabled=True)
     await world.run_for(30.0)
     run, observations = await world.latest()
@@ -149,6 +153,16 @@ async def test_with_the_database_away_nothing_is_killed_either(world: World) -> 
     world.source.sides["on"] = {"error_rate": 0.5}
     await world.blind_for(600.0)
     assert world.killbook.in_force() == []
+
+
+async def test_a_flag_that_is_off_to_begin_with_is_said_to_be_so(world: World) -> None:
+    await world.apply(observing(world))
+    await world.commands.start("checkout-v2", DANA, "")
+    await world.settle()
+    assert (await told(world))[1] == ("people", "the flag is off to begin with", 0)
+    people(world, enabled=True, exposure=10_000)
+    await world.run_for(15.0)
+    assert (await told(world))[-1] == ("people", f"people changed the flag from off to 10 %{BY}", 10_000)
 
 
 async def test_a_pause_ends_when_people_go_on(world: World) -> None:
