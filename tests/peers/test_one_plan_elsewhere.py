@@ -74,7 +74,7 @@ api_token_file = "{folder}/token"
 
     def application(self, _: RampartServer) -> SpokenApplication:
         staff = {"ask": "serves", "context": {"userId": "kim", "properties": {"email": STAFF}}}
-        command = [
+        command: list[str | Path] = [
             PYTHON,
             APPLICATIONS / "unleash" / "application.py",
             self._url,

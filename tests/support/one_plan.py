@@ -60,7 +60,7 @@ class LaunchDarklyApplication:
 
     def __init__(self, uri: str, key: str) -> None:
         config = Config(key, base_uri=uri, stream_uri=uri, events_uri=uri, send_events=False)
-        self.client = LDClient(config, start_wait=10)
+        self.client: Any = LDClient(config, start_wait=10)
         self._users = [Context.create(f"user-{number}") for number in range(USERS)]
         self._staff = Context.builder("kim").set("email", STAFF).build()
 
