@@ -30,6 +30,7 @@ LONGEST_BACK_OFF_SECONDS = 300.0
 
 EVENTS: Mapping[str, EventName] = {
     "start": "started",
+    "take_over": "started",
     "advance": "advanced",
     "pause": "paused",
     "lower": "paused",

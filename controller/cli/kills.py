@@ -33,6 +33,7 @@ def _flag_path(name: str, environment: str | None, verb: str) -> list[str]:
 @click.option("--provider", metavar="NAME", help="Only at this provider. Default: at all of them.")
 @click.option("-m", "--message", "reason", metavar="REASON", default="", help="Why; everybody will read it.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, given a REASON.")
+@click.option("--dry-run", is_flag=True, help="Show what it would do, and kill nothing.")
 @server_option
 @output_option
 def kill(
@@ -41,6 +42,7 @@ def kill(
     provider: str | None,
     reason: str,
     yes: bool,
+    dry_run: bool,
     server: Connection,
     output: str,
 ) -> int:
@@ -54,6 +56,9 @@ def kill(
     Example:
       rampart kill checkout-v2 -m "INC-4821 5xx at checkout"
     """
+    if dry_run:
+        show([_preview(server, name, environment)])
+        return Exit.OK
     require_terminal_or(bool(reason), f'a kill needs its reason: rampart kill {name} -m "why"')
     if not (reason and (yes or not on_terminal())):
         reason = _asked_reason(server, name, environment, reason)
@@ -105,9 +110,11 @@ def _preview(server: Connection, name: str, environment: str | None) -> str:
     except Failure as failure:
         # The preview needs the database, the kill does not: whatever is wrong here must not stand in its way.
         return f"kill {name}{where}: everybody gets the fallback (what is exposed now is unknown: {failure})"
+    spared = " but whom these serve" if run.foreign and run.on_kill == "fallthrough" else ""
     told = (
         f"kill {name} in {environment or run.flag.environment}: now {run.phase} at "
-        f"{exposure_text(run.desired_exposure)}; everybody gets the fallback, the `always` audience included"
+        f"{exposure_text(run.desired_exposure)}; everybody{spared} gets the fallback, the `always` audience "
+        "included"
     )
     return "\n".join([told, *(f"  not ours, and {kill_text(run.on_kill)}: {text}" for text in run.foreign)])
 

@@ -133,7 +133,8 @@ def adopt(name: str, environment: str | None, note: str, server: Connection, out
 
     NAME is a flag's key or a plan. The share that the flag shows is taken over as it is, with rules and targets of
     other people; it counts as the lowest stage that allows it. Nothing is written to the flag by that, and before
-    anything rises that stage bakes in full. To move a run under way to newer revisions instead: rampart apply --adopt.
+    anything rises that stage bakes in full. To move a run under way to newer revisions instead: rampart apply
+    --adopt.
 
     \b
     Example:

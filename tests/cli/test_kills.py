@@ -211,3 +211,24 @@ def test_a_start_under_a_kill_is_a_conflict(rampart: Rampart, server: StubServer
     told = rampart("start", "checkout-v2")
     assert told.returncode == 5
     assert "rampart reset checkout-v2" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("on_kill", "whom", "told"),
+    [
+        ("off", "everybody", "a kill switches it off, too"),
+        ("fallthrough", "everybody but whom these serve", "a kill leaves it alone"),
+    ],
+)
+def test_a_dry_run_says_what_a_kill_takes_along_and_kills_nothing(
+    rampart: Rampart, server: StubServer, on_kill: str, whom: str, told: str
+) -> None:
+    server.answers("GET", "plans/checkout-v2/status", run(foreign=["rule eu-only"], on_kill=on_kill))
+    shown = rampart("kill", "checkout-v2", "--dry-run")
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines() == [
+        f"kill checkout-v2 in production: now progressing at 10 %; {whom} gets the fallback, the `always` "
+        "audience included",
+        f"  not ours, and {told}: rule eu-only",
+    ]
+    assert [asked.method for asked in server.asked] == ["GET"]

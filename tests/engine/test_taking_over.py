@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from controller.access import Actor
+from controller.announcer import recipients
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import Barrier
 from controller.domain.flag import FlagState
@@ -240,3 +241,13 @@ async def test_it_waits_as_every_raise_while_a_kill_may_be_missing_in_the_databa
     await world.store.release_raises(world.entry("release_raises"))
     await taken_over(world)
     assert (await world.run()).phase == "progressing"
+
+
+async def test_whoever_is_told_of_a_start_is_told_of_a_flag_that_was_taken_over(world: World) -> None:
+    world.plan = make_plan(notify=[{"to": "oncall", "events": ["started"]}])
+    await raised_by_hand(world)
+    await taken_over(world)
+    rows = await world.store.audit(run=(await world.run()).id)
+    entries = [msgspec.json.decode(row.body, type=AuditEntry) for row in rows]
+    told = [entry.action for entry in entries if recipients(entry, [world.plan]) == ["oncall"]]
+    assert told == ["take_over"]
