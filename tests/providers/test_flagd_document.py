@@ -40,11 +40,11 @@ def found(one: Document) -> Found:
 
 
 def weighted(one: Document, exposure: int = 1_000) -> Document:
-    return one.with_flag(FLAG.key, with_share(found(one), share(exposure, STAFF)))
+    return one.with_flags({FLAG.key: with_share(found(one), share(exposure, STAFF))})
 
 
 def on(one: Document) -> Document:
-    return one.with_flag(FLAG.key, turned_on(found(one)))
+    return one.with_flags({FLAG.key: turned_on(found(one))})
 
 
 def raised(one: Document) -> Document:
@@ -52,7 +52,7 @@ def raised(one: Document) -> Document:
 
 
 def down(one: Document) -> Document:
-    return one.with_flag(FLAG.key, killed(found(one), SERVE))
+    return one.with_flags({FLAG.key: killed(found(one), SERVE)})
 
 
 def test_every_character_outside_of_the_flag_stays() -> None:
@@ -103,13 +103,13 @@ def test_without_a_difference_nothing_is_written() -> None:
     once = on(weighted(document()))
     assert on(once).text == once.text
     assert weighted(once).text == once.text
-    assert document().with_flag(FLAG.key, found(document())).text == BY_HAND
+    assert document().with_flags({FLAG.key: found(document())}).text == BY_HAND
 
 
 def test_a_flag_that_is_not_there_is_not_made() -> None:
     assert document().flag("nobody") is None
     with pytest.raises(KeyError):
-        document().with_flag("nobody", Found({}))
+        document().with_flags({"nobody": Found({})})
 
 
 def test_a_flag_that_is_no_object_has_no_variants() -> None:

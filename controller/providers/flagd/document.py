@@ -67,27 +67,44 @@ class Document:
     def keys(self) -> Collection[str]:
         return list(self._root["flags"])
 
-    def with_flag(self, key: str, found: Found) -> "Document":
-        """The flag must be there. Without a difference nothing is written anew."""
-        before = self.flag(key)
-        text, flags = self.text, {**self._root["flags"], key: found.definition}
-        if before is None:
-            raise KeyError(key)
-        if before.definition != found.definition:
-            text = _with_member(text, ("flags", key), found.definition)
-        root = {**self._root, "flags": flags}
-        if before.parked == found.parked:
-            return Document(text, root)
-        evaluators = {name: one for name, one in root.get("$evaluators", {}).items() if name != PARKED + key}
-        if found.parked is not None:
-            evaluators[PARKED + key] = found.parked
-            text = _with_member(text, ("$evaluators", PARKED + key), found.parked)
-        elif evaluators:
-            text = _without_member(text, ("$evaluators", PARKED + key))
-        else:
+    def with_flags(self, changed: Mapping[str, Found]) -> "Document":
+        """All of these flags must be there. Where nothing differs nothing is written anew."""
+        before = {key: self._there(key) for key in changed}
+        flags = {key: one.definition for key, one in changed.items() if one.definition != before[key].definition}
+        parked = {PARKED + key: one.parked for key, one in changed.items() if one.parked != before[key].parked}
+        root = {**self._root, "flags": {**self._root["flags"], **flags}}
+        evaluators = {**root.pop("$evaluators", {}), **parked}
+        left = {name: one for name, one in evaluators.items() if one is not None or name not in parked}
+        text = _with_values(self.text, flags) if flags else self.text
+        for name, targeting in parked.items():
+            text = _without_member(text, ("$evaluators", name)) if targeting is None else text
+            text = text if targeting is None else _with_member(text, ("$evaluators", name), targeting)
+        if parked and not left:
             text = _without_member(text, ("$evaluators",))
-        root.pop("$evaluators", None)
-        return Document(text, {**root, "$evaluators": evaluators} if evaluators else root)
+        return Document(text, {**root, "$evaluators": left} if left else root)
+
+    def _there(self, key: str) -> Found:
+        found = self.flag(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+
+class Draft:
+    """A document, and changes to it that are written together."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._changed: dict[str, Found] = {}
+
+    def flag(self, key: str) -> Found | None:
+        return self._changed.get(key) or self._document.flag(key)
+
+    def put(self, key: str, found: Found) -> None:
+        self._changed[key] = found
+
+    def document(self) -> Document:
+        return self._document.with_flags(self._changed)
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -136,6 +153,17 @@ def _find(text: str, path: tuple[str, ...]) -> tuple[int, list[Member], Member |
         (start,) = [one.value_at for one in _members(text, start)[0] if one.key == key]
     members, _ = _members(text, start)
     return start, members, next((one for one in members if one.key == last), None)
+
+
+def _with_values(text: str, flags: Mapping[str, Json]) -> str:
+    """In one walk through the text, however many they are."""
+    (start,) = [one.value_at for one in _members(text, _skip(text, 0))[0] if one.key == "flags"]
+    pieces, end = [], 0
+    for member in _members(text, start)[0]:
+        if member.key in flags:
+            pieces += [text[end : member.value_at], _written(flags[member.key], text, member.at)]
+            end = member.end
+    return "".join([*pieces, text[end:]])
 
 
 def _with_member(text: str, path: tuple[str, ...], value: Json) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -12,7 +13,7 @@ from controller.domain.flag import FlagKill, FlagState, Observation, Unknown
 from controller.domain.plan import Serve
 from controller.errors import ProviderUnavailable, RampartError, Refused
 from controller.providers.flagd.definition import Found, killed, state_of
-from controller.providers.flagd.document import Document, Unreadable
+from controller.providers.flagd.document import Document, Draft, Unreadable
 from controller.providers.flagd.file import FlagFile, Uncertain
 
 log = structlog.get_logger()
@@ -22,7 +23,7 @@ ATTEMPTS = 10
 
 REMIND_SECONDS = 1.0
 
-Edit = Callable[[Document], Document]
+Edit = Callable[[Draft], None]
 
 
 class Writer:
@@ -63,14 +64,15 @@ class Writer:
     def _written(self, edits: Sequence[Edit]) -> Sequence[Exception | None]:
         for _ in range(ATTEMPTS):
             before, document = self._read()
+            draft = Draft(document)
             refused: list[Exception | None] = []
             for edit in edits:
                 try:
-                    document = edit(document)
+                    edit(draft)
                     refused.append(None)
                 except RampartError as error:
                     refused.append(error)
-            if self._replaced(before, document.text.encode()):
+            if self._replaced(before, draft.document().text.encode()):
                 return refused
         raise ProviderUnavailable(
             f"{self._file.path} was changed by somebody else each time it was to be written", not_applied=True
@@ -115,7 +117,7 @@ class Environment:
         self._fallbacks: dict[str, str] = {}
         self._kills: dict[str, FlagKill] = {}
         self._seen: dict[str, tuple[Found, datetime | None]] = {}
-        self._shown: str | None = None
+        self._shown: bytes | None = None
         self._changed = asyncio.Event()
         self._reminder: asyncio.TimerHandle | None = None
 
@@ -168,14 +170,14 @@ class Environment:
     async def change(self, key: str, make: Callable[[Found], Found], *, fallback: str | None = None) -> None:
         """Raises Refused while a kill holds the flag, and when it cannot be so; ProviderUnavailable."""
 
-        def edit(document: Document) -> Document:
+        def edit(draft: Draft) -> None:
             if held_by := self._holds(key):
                 raise Refused(f"the flag {key} is killed", blocks=[f"{one} is in force" for one in held_by])
-            found = document.flag(key)
+            found = draft.flag(key)
             if found is None:
                 raise Refused(self.not_here(key))
             try:
-                return document.with_flag(key, make(found))
+                draft.put(key, make(found))
             except ValueError as error:
                 raise Refused(f"the flag {key} in {self.file.path}: {error}") from error
 
@@ -188,13 +190,13 @@ class Environment:
         """False: the flag is not in the file. Raises ProviderUnavailable."""
         there: list[bool] = []
 
-        def edit(document: Document) -> Document:
-            found = document.flag(kill.flag.key)
+        def edit(draft: Draft) -> None:
+            found = draft.flag(kill.flag.key)
             there.append(found is not None)
             if found is None:
-                return document
+                return
             try:
-                return document.with_flag(kill.flag.key, self._killed(kill.flag.key, found, kill.serve))
+                draft.put(kill.flag.key, self._killed(kill.flag.key, found, kill.serve))
             except ValueError as error:
                 raise ProviderUnavailable(f"the flag {kill.flag.key} in {self.file.path}: {error}") from error
 
@@ -220,39 +222,44 @@ class Environment:
         if kill.serve is not None:
             self._fallbacks[kill.flag.key] = kill.serve.fallback
         self._kills[kill.kill_id] = kill
-        self.refresh()
+        self._lay_anew()
 
     def lift(self, kill: FlagKill) -> None:
         self._kills.pop(kill.kill_id, None)
-        self.refresh()
+        self._lay_anew()
 
     def _killed(self, key: str, found: Found, serve: Serve | None) -> Found:
         return killed(found, serve, self._fallbacks.get(key))
 
     # — serving —
 
-    def shown(self) -> str | None:
-        """The document as it may be served; None as long as none was ever read."""
+    def shown(self) -> bytes | None:
+        """The document as it may be served, in UTF-8; None as long as none was ever read."""
         if self._shown is None and self._document is not None:
-            document = self._document
-            for key in document.keys:
+            draft = Draft(self._document)
+            for key in self._document.keys:
                 for kill_id in self._holds(key):
-                    document = self._with(document, key, self._kills.get(kill_id))
-            self._shown = document.text
+                    self._lay(draft, key, self._kills.get(kill_id))
+            self._shown = draft.document().text.encode()
         return self._shown
 
-    def _with(self, document: Document, key: str, kill: FlagKill | None) -> Document:
-        found = document.flag(key)
-        try:
-            return document.with_flag(key, self._killed(key, found or Found({}), kill.serve if kill else None))
-        except ValueError:
-            return document  # the kill itself says why it cannot be, again and again
+    def _lay(self, draft: Draft, key: str, kill: FlagKill | None) -> None:
+        # What cannot be killed so stays: the kill itself says why, again and again.
+        with suppress(ValueError):
+            draft.put(key, self._killed(key, draft.flag(key) or Found({}), kill.serve if kill else None))
 
     def refresh(self) -> None:
         """Tell whoever is served if what is shown is another than before."""
         before, self._shown = self._shown, None
-        if self.shown() != before:
+        if self.shown() == before:
+            self._shown = before
+        else:
             self._tell()
+
+    def _lay_anew(self) -> None:
+        """Once for all kills of this moment: by whoever is served next."""
+        self._shown = None
+        self._tell()
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -79,7 +79,7 @@ class SyncServer:
         while True:
             changed, shown = environment.changed, environment.shown()
             if shown is not None and shown != sent:
-                yield field(1, shown.encode())
+                yield field(1, shown)
                 sent = shown
             await changed.wait()
 
@@ -88,7 +88,7 @@ class SyncServer:
         shown = environment.shown() if self._serving.is_set() else None
         if shown is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the flags are not loaded yet; try again")
-        return field(1, (shown or "").encode())
+        return field(1, shown or b"")
 
     async def _metadata(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         """Nothing, but there: some providers look into it unasked."""
