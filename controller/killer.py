@@ -37,6 +37,10 @@ STORE_WAIT_SECONDS = 0.05
 DISK_WAIT_SECONDS = 0.05
 """How long another replica, which told us of a kill, waits for our disk. Until it has it we may still raise."""
 
+APART_SECONDS = 0.002
+ROUND_SECONDS = 0.25
+"""Between two attempts of one round, and from its first to its last."""
+
 DOUBTFUL_SECONDS = 5.0
 """How long after a start the database is waited for, before a kill that it once had is pressed on with unasked."""
 
@@ -191,7 +195,16 @@ class Killer:
         oldest = min((held.kill.accepted_at for held in open_kills), default=None)
         self._metrics.kill_unconfirmed((self._clock.now() - oldest).total_seconds() if oldest else 0.0)
         self._tell_again([held for held in open_kills if self._killbook.others - held.landed])
-        await asyncio.gather(*(self._lowering.lower(held) for held in open_kills if not self._in_doubt(held)))
+        await self._press_on([held for held in open_kills if not self._in_doubt(held)])
+
+    async def _press_on(self, open_kills: Sequence[Held]) -> None:
+        """Not all in one moment: a hundred attempts begun at once would keep a new kill waiting."""
+        attempts = []
+        for held in open_kills:
+            if attempts:
+                await asyncio.sleep(min(APART_SECONDS, ROUND_SECONDS / len(open_kills)))
+            attempts.append(self._spawn(self._lowering.lower(held)))
+        await asyncio.gather(*attempts)
 
     def _in_doubt(self, held: Held) -> bool:
         return held.doubtful and self._clock.monotonic() - held.since < DOUBTFUL_SECONDS
