@@ -3,7 +3,7 @@
     python -m bench.bench_front [--kills 120] [--seconds 60] [--streams 100] [--json dist/bench_front.json]
 
 `rampart serve` stands in front of a stand-in for LaunchDarkly: 200 flags, 100 streams in processes of their own
-(four of them real LaunchDarkly SDKs). Kills come at random moments of the refusal, and each is pressed on with until
+(four of them real LaunchDarkly SDKs). Kills come at random moments of the refusal, and each is pressed on with to
 its end, so that the last of them meet more than a hundred that are unconfirmed. Between two kills the floor is
 measured: one durable commit of one row on a PostgreSQL of the same kind, one raw HTTP call over loopback. Then the
 refusal ends, and every kill has to be confirmed. Exit code 1 when the p99 to the last stream is above 50 ms, or a
@@ -12,6 +12,7 @@ kill is confirmed later than two seconds after the end of the refusal.
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -20,21 +21,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from bench.bench_kill import REAL_SDKS, TARGET_MS, Floor, Phase, collect, delays, floor_of, rows_of, timed
 from tests.support import fleet
-from tests.support.launchdarkly import PRODUCTION, SDK_KEYS, WRITE_TOKEN, FakeLaunchDarkly, launchdarkly_in_thread
+from tests.support.launchdarkly import PRODUCTION, SDK_KEYS, WRITE_TOKEN, launchdarkly_in_thread
 from tests.support.server import RampartServer, wait_until
 from tests.support.streams import Streams
 
 CONFIRMED_WITHIN_SECONDS = 2.0
-SWITCH_SECONDS = 0.0005
-"""The stand-in shares a process with whoever kills: it must not keep that one waiting."""
 
 
-def settings(folder: Path, fake: FakeLaunchDarkly) -> str:
+def settings(folder: Path, there: "LaunchDarkly") -> str:
     (folder / "token").write_text(WRITE_TOKEN)
     (folder / "sdk-key").write_text(SDK_KEYS[PRODUCTION])
     return f"""
@@ -43,68 +43,109 @@ kind = "launchdarkly"
 project = "shop"
 api_token_file = "{folder}/token"
 sdk_key_files = {{ production = "{folder}/sdk-key" }}
-base_uri = "{fake.base_uri}"
-stream_uri = "{fake.stream_uri}"
-events_uri = "{fake.events_uri}"
+base_uri = "{there.rest_uri}"
+stream_uri = "{there.sdk_uri}"
+events_uri = "{there.sdk_uri}"
 
 [delivery.front.ld.production]
 """
 
 
-@contextmanager
-def served(folder: Path, flags: Sequence[str]) -> Iterator[tuple[FakeLaunchDarkly, RampartServer]]:
+class LaunchDarkly:
+    """The stand-in, in a process of its own: it must not slow down whoever kills and measures."""
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=stand_in, args=(theirs, list(flags)), daemon=True)
+        self._process.start()
+        self.rest_uri, self.sdk_uri = self._pipe.recv()
+
+    def ask(self, question: str) -> Any:
+        self._pipe.send(question)
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def stand_in(pipe: Connection, flags: Sequence[str]) -> None:
     with launchdarkly_in_thread() as fake:
         for key in flags:
             fake.create_flag(key, serves="on")
             fake.person("dana").turn_on(key)
-        server = RampartServer(folder, settings(folder, fake))
-        try:
-            server.start()
-            yield fake, server
-        finally:
-            server.stop()
+        pipe.send((fake.base_uri, fake.stream_uri))
+        refusal = None
+        while True:
+            match pipe.recv():
+                case "refuse":
+                    refusal = fake.faults.fail(405, on="writes", message="this environment needs an approval")
+                    pipe.send(None)
+                case "accept":
+                    assert refusal is not None
+                    refusal.stop()
+                    pipe.send(refusal.hits)
+                case _:
+                    pipe.send([key for key in flags if fake.config(key).on])
+
+
+@contextmanager
+def served(folder: Path, flags: Sequence[str]) -> Iterator[tuple[LaunchDarkly, RampartServer]]:
+    there = LaunchDarkly(flags)
+    server = RampartServer(folder, settings(folder, there))
+    try:
+        server.start()
+        yield there, server
+    finally:
+        server.stop()
+        there.close()
 
 
 def refused(
-    fake: FakeLaunchDarkly,
+    there: LaunchDarkly,
     server: RampartServer,
     floor: Floor,
     asked: argparse.Namespace,
     streams: tuple[Streams, ...],
 ) -> tuple[Phase, dict[str, Any]]:
     raw, real = streams
-    phase, kills, moments = Phase(), [], random.Random(7)
     flags = fleet.keys(asked.flags)[: asked.kills]
     for several in streams:
         several.arrivals()
-    refusal = fake.faults.fail(405, on="writes", message="this environment needs an approval")
+    there.ask("refuse")
+    phase, kills = kill_all(server, floor, flags, asked.seconds)
+    assert set(flags) <= set(there.ask("which are on")), "a flag went off though every write was refused"
+    phase.answer = [(one.answered_at - one.asked_at) * 1000 for one in kills]
+    asked_at = {one.key: one.asked_at for one in kills}
+    by_kill = delays(collect(raw, asked_at), asked_at)
+    phase.raw = [delay for several in by_kill for delay in several]
+    phase.last = [max(several) for several in by_kill]
+    phase.real = [delay for several in delays(collect(real, asked_at), asked_at) for delay in several]
+    return phase, confirmed(there, server, flags, streams)
+
+
+def kill_all(
+    server: RampartServer, floor: Floor, flags: Sequence[str], seconds: float
+) -> tuple[Phase, list[fleet.Kill]]:
+    """Each at a random moment of its share of the time."""
+    phase, kills, moments = Phase(), [], random.Random(7)
     began = time.monotonic()
     for number, key in enumerate(flags):
         phase.commit.append(timed(floor.commit))
         phase.call.append(timed(floor.call))
-        due = began + (number + moments.random()) * asked.seconds / len(flags)
+        due = began + (number + moments.random()) * seconds / len(flags)
         time.sleep(max(0.0, due - time.monotonic()))
         kills.append(fleet.kill(server, key, confirmed=False))
         assert kills[-1].receipt["confirmed_at"] is None, f"the kill of {key} was confirmed though it was refused"
-    time.sleep(max(0.0, began + asked.seconds - time.monotonic()))
-    assert all(fake.config(key).on for key in flags), "a flag went off though every write was refused"
-    phase.answer = [(one.answered_at - one.asked_at) * 1000 for one in kills]
-    asked_at = {one.key: one.asked_at for one in kills}
-    phase.raw = [delay for several in delays(collect(raw, asked_at), asked_at) for delay in several]
-    phase.last = [max(several) for several in delays_again(phase.raw, raw.count)]
-    phase.real = [delay for several in delays(collect(real, asked_at), asked_at) for delay in several]
-    refusal.stop()
-    return phase, {"refused_writes": refusal.hits} | confirmed(fake, server, flags, streams)
-
-
-def delays_again(raw: Sequence[float], streams: int) -> list[Sequence[float]]:
-    """Those of each kill, of all in a row."""
-    return [raw[first : first + streams] for first in range(0, len(raw), streams)]
+    time.sleep(max(0.0, began + seconds - time.monotonic()))
+    return phase, kills
 
 
 def confirmed(
-    fake: FakeLaunchDarkly, server: RampartServer, flags: Sequence[str], streams: tuple[Streams, ...]
+    there: LaunchDarkly, server: RampartServer, flags: Sequence[str], streams: tuple[Streams, ...]
 ) -> dict[str, Any]:
+    refusals = there.ask("accept")
     ended = time.monotonic()
     wait_until(
         lambda: all(one["confirmed_at"] for one in server.call("GET", "kills")),
@@ -112,10 +153,10 @@ def confirmed(
         what="all confirmations",
     )
     seconds = time.monotonic() - ended
-    assert not any(fake.config(key).on for key in flags), "a flag is on at LaunchDarkly"
+    assert not set(flags) & set(there.ask("which are on")), "a flag is on at LaunchDarkly"
     risen = [one for several in streams for one in several.arrivals() if one.on]
     assert not risen, "a killed flag came back at an SDK"
-    return {"all_confirmed_after_s": round(seconds, 2)}
+    return {"refused_writes": refusals, "all_confirmed_after_s": round(seconds, 2)}
 
 
 def main() -> int:
@@ -126,7 +167,6 @@ def main() -> int:
     options.add_argument("--streams", type=int, default=100)
     options.add_argument("--json", type=Path, default=Path("dist/bench_front.json"))
     asked = options.parse_args()
-    sys.setswitchinterval(SWITCH_SECONDS)
     conditions: dict[str, Any] = {
         "kills": asked.kills,
         "refused_s": asked.seconds,
@@ -142,14 +182,14 @@ def main() -> int:
         folder.mkdir()
         key = SDK_KEYS[PRODUCTION]
         with (
-            served(folder, fleet.keys(asked.flags)) as (fake, server),
+            served(folder, fleet.keys(asked.flags)) as (there, server),
             Streams(server.url, key, asked.streams - REAL_SDKS) as raw,
             Streams(server.url, key, REAL_SDKS, real=True) as real,
         ):
             wait_until(
                 lambda: raw.connected() and real.connected(), seconds=60, what="all streams to be connected"
             )
-            phase, facts = refused(fake, server, floor, asked, (raw, real))
+            phase, facts = refused(there, server, floor, asked, (raw, real))
     conditions["load_average_after"] = os.getloadavg()
     return report(asked, phase, facts, conditions)
 
