@@ -157,10 +157,12 @@ async def test_every_share_holds_the_smaller_ones_and_going_back_serves_the_same
 async def test_a_kill_reaches_the_sdk_at_its_next_look(world: UnleashWorld, application: Application) -> None:
     await bring_to(world, "everyone")
     calls, arrivals = [], []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         await world.provider.apply(share(100_000))
         await world.provider.apply(TURN_ON)
         await application.comes_to(True, userId="user-1")
+        # Just after a look of the SDK: the kills are spread over the time until the next one.
+        await asyncio.sleep(number / ROUNDS)
         began = time.monotonic()
         await world.provider.kill(KILL)
         calls.append(time.monotonic() - began)
