@@ -217,8 +217,13 @@ class FlagBoard:
         self._show(place)
 
     def hold_down(self, flag: FlagRef, kill_id: str, serve: Serve | None = None) -> None:
-        """From here on the flag is shown killed, whatever `put` brings. Waits for nothing."""
+        """From here on the flag is shown killed, whatever `put` brings. Waits for nothing.
+
+        Does nothing for a flag that is not shown here at all: nobody would ever lift that.
+        """
         place = self._place_of(flag)
+        if flag.provider in self._others and place.environment not in self._mirrors:
+            return
         if kill_id in self._kills[place]:
             return
         self._kills[place][kill_id] = serve is not None and serve.kill == "fallthrough"

@@ -60,10 +60,11 @@ class Front:
             key,
             take=self._mirror.take,
             begin=self._mirror.begin,
-            present=partial(metrics.front_connected, provider, environment),
+            present=lambda connected: metrics.front_connected(provider, environment, connected=connected),
             clock=clock,
             chance=chance,
         )
+        metrics.front_connected(provider, environment, connected=False)
         self._metrics = metrics
         self._named = (provider, environment)
         metrics.front_overlaid(provider, environment, partial(board.overlaid, self.environment))

@@ -5,6 +5,7 @@ Whoever it is for is told of every event in order, and of whether the stream is 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import aiohttp
 import structlog
@@ -124,10 +125,13 @@ class Upstream:
         """Longer after each failure in a row, and never all at the same moment."""
         if problem is None:
             # Asked anew: at once, unless that was asked a moment ago.
+            self._anew.clear()
             self._failures = 0
             pause = 0.0 if lasted >= self._first_pause_seconds else self._first_pause_seconds
         else:
             self._failures = 1 if lasted >= HEALTHY_SECONDS else self._failures + 1
             pause = min(LONGEST_PAUSE_SECONDS, self._first_pause_seconds * 2 ** min(self._failures - 1, 10))
             log.warning("upstream_lost", address=self._address, why=problem, failures=self._failures)
-        await asyncio.sleep(pause * (0.5 + self._chance() / 2))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause * (0.5 + self._chance() / 2)):
+                await self._anew.wait()  # whoever wants everything anew does not wait for the end of a pause

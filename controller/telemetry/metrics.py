@@ -253,7 +253,7 @@ class Metrics:
     def events_held(self, numbers: int) -> None:
         self._events_held.set(numbers)
 
-    def front_connected(self, provider: str, environment: str, connected: bool) -> None:
+    def front_connected(self, provider: str, environment: str, *, connected: bool) -> None:
         self._front_connected.labels(provider, environment).set(connected)
 
     def front_changed(self, provider: str, environment: str, at: datetime) -> None:

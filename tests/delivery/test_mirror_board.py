@@ -80,6 +80,13 @@ def test_a_kill_at_a_provider_that_is_not_mirrored_holds_nothing_of_ours_down() 
     assert shown.data["on"]
 
 
+def test_a_kill_at_a_provider_that_is_not_mirrored_is_not_kept_on_the_board() -> None:
+    board = World().board
+    elsewhere = FlagRef(provider="unleash", environment="production", key="checkout")
+    board.load([], [make_record(flag=elsewhere)])
+    assert board.holds(elsewhere) == []
+
+
 def test_a_kill_at_a_provider_that_the_settings_no_longer_name_still_holds_our_flag_down() -> None:
     world = World()
     renamed = FlagRef(provider="earlier", environment="production", key="checkout")

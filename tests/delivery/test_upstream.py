@@ -175,6 +175,13 @@ async def test_everything_is_asked_for_anew_at_once_when_somebody_wants_it() -> 
         assert follower.begun == 2
 
 
+async def test_a_pause_ends_when_somebody_wants_everything_anew() -> None:
+    async with following(Server(refuses, says("1")), first_pause_seconds=3600.0) as (follower, upstream):
+        await until(lambda: follower.present == [False])
+        upstream.resync()
+        await until(lambda: follower.taken == ["1"])
+
+
 async def test_the_pauses_grow_from_failure_to_failure() -> None:
     server = Server(refuses)
     async with following(server, first_pause_seconds=0.02):
