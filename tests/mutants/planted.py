@@ -99,23 +99,22 @@ PLANTED = (
     Bug(
         "a dead target's rate counts as traffic",
         JUDGE,
-        "        if not reading.age_seconds <= stale_after:",
-        "        if False:",
+        "    if stale:\n",
+        "    if False:\n",
         "tests/domain/test_judge.py",
     ),
     Bug(
         "silence is no errors",
         JUDGE,
-        "    if reading.total is None or not _finite(reading.total):\n"
-        '        return "no_data", _silence(reading.total, "the total")',
-        '    if reading.total is None or not _finite(reading.total):\n        return None, ""',
+        '    if number is None or not _finite(number):\n        return "no_data", _silence(number, what)',
+        '    if number is None or not _finite(number):\n        return None, ""',
         "tests/domain/test_judge.py",
     ),
     Bug(
         "ten requests are a sample",
         JUDGE,
-        "    if reading.total < min_sample or reading.total <= 0:",
-        "    if reading.total <= 0:",
+        "    if number < min_sample or number <= 0:",
+        "    if number <= 0:",
         "tests/domain/test_judge.py",
     ),
     Bug(
@@ -292,8 +291,8 @@ PLANTED = (
     Bug(
         "an unconfirmed kill is not tried again",
         KILLER,
-        "*(self._lowering.lower(held) for held in open_kills if not self._in_doubt(held))",
-        "*()",
+        "await self._press_on([held for held in open_kills if not self._in_doubt(held)])",
+        "await self._press_on([])",
         "tests/engine/test_kill_path.py",
     ),
     Bug(
@@ -366,8 +365,8 @@ PLANTED = (
     Bug(
         "the board shows what is stored through a kill",
         "controller/snapshot.py",
-        "        if self._kills.get(place):\n            config = killed(config, config.version)",
-        "        if False:\n            config = killed(config, config.version)",
+        "            held = bool(self._kills.get(place))",
+        "            held = False",
         "tests/delivery/test_board.py",
     ),
     Bug(
