@@ -18,7 +18,7 @@ from controller.domain.flag import FlagKill, FlagState, Unknown
 from controller.domain.plan import FlagRef
 from controller.errors import ProviderUnavailable, Refused, SettingsError
 from controller.providers import build
-from controller.providers.flagd import FlagdProvider
+from controller.providers.flagd import FlagdProvider, sync
 from controller.providers.flagd.file import FlagFile
 from controller.providers.flagd.sync import SERVICE, field
 from controller.settings import FlagdProviderSettings
@@ -448,6 +448,34 @@ async def test_all_flags_can_be_fetched_once_and_metadata_is_there_and_empty(wor
         fetched = await channel.unary_unary(f"/{SERVICE}/FetchAllFlags")(b"")
         assert text_of(fetched) == world.path.read_text()
         assert await channel.unary_unary(f"/{SERVICE}/GetMetadata")(b"") == b"\x12\x00"
+
+
+async def test_one_subscriber_too_many_is_turned_away_until_another_leaves(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "STREAMS", 2)
+    path = tmp_path / "flags.json"
+    path.write_text(json.dumps({"flags": {FLAG.key: FRESH}}))
+    board = make_board()
+    board.load([], [])
+    address = f"127.0.0.1:{free_port()}"
+    opened(board, files={"production": str(path)}, sync_bind=address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        fetch = channel.unary_unary(f"/{SERVICE}/FetchAllFlags")
+        async with subscribed(address) as first, subscribed(address) as second:
+            await first.until(lambda _: True)
+            await second.until(lambda _: True)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await fetch(b"")
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        async def let_in() -> bool:
+            try:
+                return bool(await fetch(b""))
+            except grpc.aio.AioRpcError:
+                return False
+
+        await until(let_in)
 
 
 async def test_flags_that_were_never_read_are_unavailable_and_not_empty(
