@@ -354,8 +354,14 @@ async def test_a_kill_may_leave_on_what_is_not_ours_without_having_read_it(world
 
 async def test_two_changes_at_once_are_made_one_after_the_other(world: LaunchDarklyWorld) -> None:
     await canary(world)
-    await asyncio.gather(*(world.provider.apply(share(10_000, one)) for one in (STAFF, BETA, STAFF, BETA)))
-    state = await seen(world, lambda one: one.exposure == 10_000)
+    async with world.held_write() as held:
+        first = asyncio.create_task(world.provider.apply(share(10_000, STAFF)))
+        await held.reached.wait()
+        second = asyncio.create_task(world.provider.apply(share(50_000, BETA)))
+        await asyncio.sleep(0.2)
+        held.let_go.set()
+        await asyncio.gather(first, second)
+    state = await seen(world, lambda one: one.exposure == 50_000)
     assert state.audience == ("beta",)
 
 
@@ -448,6 +454,51 @@ async def test_a_release_that_has_not_begun_to_serve_is_an_objection_too(world: 
     world.fake.config(FLAG.key).on = True
     (objection,) = await world.provider.objections(make_plan())
     assert "LaunchDarkly itself runs a release" in objection
+
+
+async def test_what_was_surely_not_written_is_told_from_what_may_have_been(world: LaunchDarklyWorld) -> None:
+    await canary(world)
+    for status, on, surely in ((503, "writes", False), (503, "reads", True), (429, "writes", True)):
+        with (
+            world.fake.faults.fail(status, on=on),
+            pytest.raises(ProviderUnavailable) as error,
+        ):
+            await world.provider.apply(share(10_000, STAFF))
+        assert error.value.not_applied is surely, (status, on)
+
+
+# — who changed it —
+
+
+async def test_what_another_replica_wrote_is_no_persons_change(world: LaunchDarklyWorld) -> None:
+    await canary(world)
+    async with world.another() as other:
+        await other.apply(
+            replace(share(10_000, STAFF), comment="Rampart checkout-v2#3 (early), decision 7: passed")
+        )
+    state = await seen(world, lambda one: one.exposure == 10_000)
+    assert state.changed_by == ""
+
+
+async def test_a_change_that_the_audit_log_has_not_got_yet_is_blamed_on_nobody(world: LaunchDarklyWorld) -> None:
+    world.fake.ledger.time = lambda: time.time() - 60
+    await canary(world)
+    world.fake.person("kim").share(FLAG.key, 2_000)
+    await seen(world, lambda one: "kim" in one.changed_by)
+    world.fake.ledger.time = time.time
+    world.person.share(FLAG.key, 50_000)
+    world.fake.ledger.audit.pop()
+    assert (await seen(world, lambda one: one.exposure == 50_000)).changed_by == ""
+
+
+async def test_without_the_right_to_the_audit_log_the_change_is_seen_without_a_name(
+    world: LaunchDarklyWorld,
+) -> None:
+    await canary(world)
+    with world.fake.faults.fail(403, on="audit_log"):
+        world.person.share(FLAG.key, 50_000)
+        state = await seen(world, lambda one: one.exposure == 50_000)
+    assert (state.changed_by, state.changed_at is not None) == ("", True)
 
 
 # — rates —
