@@ -87,9 +87,32 @@ def test_every_way_ends_as_wanted_and_has_nothing_left_to_do(
 def test_on_no_way_more_are_exposed_than_before_or_after(start: Shown, end: tuple[int, tuple[str, ...]]) -> None:
     percent, names = end
     way = [one.state() for one in taken(start, towards(start, share(percent), rules(*names)))]
-    most = max(way[0].exposure, way[-1].exposure)
-    allowed = {*way[0].audience, *way[-1].audience}
-    assert all(one.exposure <= most and {*one.audience} <= allowed for one in way)
+    before, after = way[0], way[-1]
+    for one in way:
+        assert one.exposure <= max(before.exposure, after.exposure)
+        assert {*one.audience} <= {*before.audience, *after.audience}
+        if one.exposure > after.exposure:
+            assert {*one.audience} <= {*before.audience}, "who is new comes after the share went down"
+        if one.exposure > before.exposure and any(not each.disabled for each in start.shares):
+            assert {*one.audience} <= {*after.audience}, "who goes has gone when the share goes up"
+
+
+@pytest.mark.parametrize(("start", "end"), list(product(STARTS, ENDS)))
+def test_on_no_way_the_last_enabled_strategy_goes(start: Shown, end: tuple[int, tuple[str, ...]]) -> None:
+    """With it Unleash would turn the flag off."""
+    percent, names = end
+    way = taken(start, towards(start, share(percent), rules(*names)))
+    alive = [any(not one.disabled for one in each.strategies) for each in way]
+    assert alive[0] is bool(start.strategies)
+    assert all(alive[1:])
+
+
+def test_a_rule_of_ours_that_somebody_narrowed_is_made_anew() -> None:
+    narrowed = replace(RULES["staff"], id="staff", segments=(3,))
+    assert towards(shown(share(10), narrowed), share(10), rules("staff")) == [
+        Remove("staff"),
+        Create(RULES["staff"]),
+    ]
 
 
 @pytest.mark.parametrize("start", STARTS)

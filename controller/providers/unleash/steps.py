@@ -27,7 +27,7 @@ Step = Create | Patch | Remove
 
 
 def towards(shown: Shown, share: Strategy, rules: Mapping[str, Strategy]) -> list[Step]:
-    """Between two of these fewer are exposed than before or after, never more than in the end."""
+    """What takes people away first: on the way no more are exposed than before or in the end."""
     found = _found(shown, rules)
     gone = [Remove(one.id) for rule, one in shown.rules if found.get(rule) is not one]
     new = [Create(rule) for name, rule in rules.items() if name not in found]
@@ -37,8 +37,9 @@ def towards(shown: Shown, share: Strategy, rules: Mapping[str, Strategy]) -> lis
     first, *twins = shown.shares
     kept = _patch(first, _edits(first, share))
     gone += [Remove(one.id) for one in twins]
-    lowers = first.percent > share.percent
-    return [*kept, *gone, *new] if lowers else [*gone, *kept, *new]
+    # One that somebody disabled is enabled first, for the same reason: a rule that goes may be the last.
+    first_of_all = first.disabled or first.percent > share.percent
+    return [*kept, *gone, *new] if first_of_all else [*gone, *kept, *new]
 
 
 def down(shown: Shown, key: str) -> list[Step]:
