@@ -6,8 +6,17 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from tests.support.front import CLIENT_SIDE_ID, ENVIRONMENT, MOBILE_KEY, FrontDoors, in_front_of
+from tests.support.front import (
+    CLIENT_SIDE_ID,
+    ENVIRONMENT,
+    MOBILE_KEY,
+    FrontDoors,
+    in_front_of,
+    running_front,
+    settings_of,
+)
 from tests.support.launchdarkly import PRODUCTION, SDK_KEYS, FakeLaunchDarkly
 from tests.support.sdk_door import until, user
 
@@ -266,6 +275,31 @@ async def test_an_application_does_not_notice_that_events_find_nobody(
         assert await posted(door, []) == 202
         await until(lambda: door.series("event_deliveries_total", result="refused") == 1)
     assert not fake.sdk.deliveries
+
+
+async def test_events_of_browsers_and_apps_go_where_they_were_sent_to(
+    fake: FakeLaunchDarkly, tmp_path: Path
+) -> None:
+    arrived: list[tuple[str, str | None, bytes]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        arrived.append((request.path, request.headers.get("Authorization"), await request.read()))
+        return web.Response(status=202)
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    events_uri = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    settings = settings_of(tmp_path, stream_uri=fake.stream_uri, events_uri=events_uri)
+    async with running_front(settings) as door, aiohttp.ClientSession() as session:
+        await known(door)
+        await session.post(f"{door.url}/events/bulk/{CLIENT_SIDE_ID}", data=b"[1]")
+        await session.post(f"{door.url}/mobile", data=b"[2]", headers={"Authorization": MOBILE_KEY})
+        await until(lambda: len(arrived) == 2)
+    await runner.cleanup()
+    assert sorted(arrived) == [(f"/events/bulk/{CLIENT_SIDE_ID}", None, b"[1]"), ("/mobile", MOBILE_KEY, b"[2]")]
 
 
 async def test_events_beyond_what_is_kept_are_dropped_and_counted(
