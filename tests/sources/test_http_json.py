@@ -492,6 +492,15 @@ async def test_no_secret_is_shown_even_when_the_server_echoes_it(
         assert secret not in shown
 
 
+async def test_no_redirect_takes_secrets_along(api: JsonApi) -> None:
+    api.handle = lambda seen: point(7) if seen.path == "/elsewhere" else text("", 307, Location="/elsewhere")
+    source = source_of(api.url, headers={"X-Key": "in-the-headers"})
+    assert "answered HTTP 307" in ((await source.measure([RAW]))[RAW].failure or "")
+    assert "answered HTTP 307" in (await source.problems())[0]
+    assert {seen.path for seen in api.seen} == {"/"}
+    await source.close()
+
+
 # — settings —
 
 
