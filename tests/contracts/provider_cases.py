@@ -19,6 +19,7 @@ OFF_STATES = ["fresh", "weighted"]
 STATES = [*OFF_STATES, "canary", "everyone", "stepped_back"]
 EVERY_SECONDS = 0.02
 """How often a test looks for what it waits for."""
+TRIES = 5
 PRESSED_EVERY_SECONDS = 0.25
 """How often a kill that is not confirmed is sent again; the killer begins with as much."""
 
@@ -135,17 +136,26 @@ async def unknown(world: ProviderWorld) -> Unknown:
 
 
 async def bring_to(world: ProviderWorld, state: str) -> None:
-    apply = world.provider.apply
     if state == "fresh":
         return
-    await apply(share(1_000, STAFF))
+    await _applied(world, share(1_000, STAFF))
     if state == "weighted":
         return
-    await apply(TURN_ON)
+    await _applied(world, TURN_ON)
     if state == "everyone":
-        await apply(share(100_000, STAFF, BETA))
+        await _applied(world, share(100_000, STAFF, BETA))
     elif state == "stepped_back":
-        await apply(share(0))
+        await _applied(world, share(0))
+
+
+async def _applied(world: ProviderWorld, change: FlagChange) -> None:
+    """On the way to what a case is about: a machine that is slow for a moment is not its subject."""
+    for _ in range(TRIES - 1):
+        try:
+            return await world.provider.apply(change)
+        except ProviderUnavailable:
+            await asyncio.sleep(EVERY_SECONDS)
+    return await world.provider.apply(change)
 
 
 async def canary(world: ProviderWorld) -> FlagState:

@@ -11,9 +11,19 @@ from controller.domain.flag import FlagChange, FlagKill, FlagState, Observation,
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.rollout import Run
 from controller.ports import FlagProvider
-from tests.contracts.provider_cases import Cases, canary, needs, observed, off, over_edits, seen
+from tests.contracts.provider_cases import (
+    Cases,
+    canary,
+    needs,
+    observed,
+    off,
+    over_edits,
+    over_faults,
+    seen,
+    unknown,
+)
 from tests.contracts.provider_edits import SEEN_EDITS, shows
-from tests.contracts.provider_world import FLAG, PERSON, Edit, Knowledge, ProviderWorld
+from tests.contracts.provider_world import FLAG, PERSON, Edit, Fault, Knowledge, ProviderWorld
 from tests.support.engine import DANA, World
 from tests.support.rollouts import make_plan, make_policy
 
@@ -167,6 +177,35 @@ class Rollouts(Cases):
                 await engine.looks(after=POLL_SECONDS)
             assert engine.recorded.writes == []
         assert await world.everything() == before
+
+    @over_faults(Fault.DOWN)
+    async def test_a_back_end_that_is_away_stops_the_climb_and_nothing_else(
+        self, world: ProviderWorld, tmp_path: Path, fault: Fault
+    ) -> None:
+        async with driving(world, tmp_path, quick_plan()) as engine:
+            await engine.climb_to(10_000)
+            before = await world.everything()
+            async with world.fault(fault):
+                for _ in range(12):
+                    run = await engine.looks(after=POLL_SECONDS)
+            assert (run.phase, run.confirmed_exposure) == ("progressing", 10_000)
+            assert await world.everything() == before
+            assert (await engine.goes_on(lambda run: run.phase == "completed")).confirmed
+
+    @over_edits(Edit.ARCHIVED, Edit.RENAMED)
+    async def test_a_flag_that_goes_away_stops_the_climb_and_is_not_called_off(
+        self, world: ProviderWorld, tmp_path: Path, edit: Edit
+    ) -> None:
+        async with driving(world, tmp_path, quick_plan()) as engine:
+            await engine.climb_to(10_000)
+            engine.recorded.writes.clear()
+            await world.edit(edit)
+            await unknown(world)
+            for _ in range(20):
+                run = await engine.looks(after=POLL_SECONDS)
+            assert (run.exposure, run.ended_at) == (10_000, None)
+            assert engine.recorded.writes == []
+            assert any(block.code == "unknown" for block in (await engine.commands.status("checkout-v2")).blocks)
 
     @needs(Edit.RAISED)
     async def test_what_people_do_to_a_flag_that_is_only_observed_is_reported(
