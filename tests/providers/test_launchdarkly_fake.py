@@ -19,6 +19,7 @@ from tests.support.launchdarkly import (
     WRITE_TOKEN,
     ApiError,
     FakeLaunchDarkly,
+    Member,
     Token,
     launchdarkly_in_thread,
 )
@@ -328,6 +329,13 @@ async def test_the_audit_log_names_who_changed_what_and_why(caller: Caller) -> N
     assert (await caller.get(f"/api/v2/auditlog?after={robot['date']}"))["items"] == []
     assert (await caller.get("/api/v2/auditlog?spec=proj/*:env/staging:flag/*"))["items"] == []
     assert (await caller.ask("GET", "/api/v2/auditlog?limit=21"))[0] == 400
+
+
+async def test_the_audit_log_names_the_owner_of_a_personal_token(caller: Caller) -> None:
+    caller.fake.add_token(Token("kim's", "api-kim", service=False, owner=Member("kim")))
+    await caller.patch({"kind": "turnFlagOn"}, token="api-kim")
+    (entry,) = (await caller.get("/api/v2/auditlog"))["items"]
+    assert (entry["token"]["name"], entry["member"]["email"]) == ("kim's", "kim@acme.example")
 
 
 # — lists —
