@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote, quote_plus
 
 import aiohttp
+import msgspec
 import structlog
+import yarl
 
 from controller.errors import SourceUnavailable
 from controller.settings import secret_file
@@ -23,11 +26,19 @@ log = structlog.get_logger()
 
 
 def hidden(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Those that are long enough to be secrets; from now on no log line shows them."""
-    telling = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+    """Those that are long enough to be secrets, however they are written; no log line shows them from now on."""
+    telling = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in _forms(secret)}
     for secret in telling:
         hide(secret)
-    return telling
+    return tuple(sorted(telling, key=len, reverse=True))
+
+
+def _forms(secret: str) -> set[str]:
+    """As it is, and as a server would repeat it within an address or within JSON."""
+    in_address = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    as_sent = yarl.URL.build(query={"s": secret}).raw_query_string.removeprefix("s=")
+    in_json = msgspec.json.encode(secret).decode()[1:-1]
+    return {secret, as_sent, in_json} | in_address
 
 
 def authorization(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
@@ -490,6 +491,20 @@ async def test_no_secret_is_shown_even_when_the_server_echoes_it(
     assert "HTTP 403" in shown
     for secret in ("s3cret", "passw0rd", "in-the-", "YW5u"):
         assert secret not in shown
+
+
+async def test_no_secret_is_shown_in_the_form_of_an_address_or_of_json(api: JsonApi, tmp_path: Path) -> None:
+    (tmp_path / "param").write_text('s3cret/"pass" word+1')
+    api.handle = lambda seen: text(
+        json.dumps({"errors": [f"GET /?sig={quote(seen.params['sig'])} {quote_plus(seen.params['sig'])}", {}]}),
+        403,
+    )
+    (reading,) = await measure(api.url, RAW, param_files={"sig": str(tmp_path / "param")})
+    api.handle = lambda seen: web.json_response({"problem": {"sent": seen.params}})
+    (structured,) = await measure(api.url, RAW, param_files={"sig": str(tmp_path / "param")})
+    assert "HTTP 403: GET /?sig=" in (reading.failure or "")
+    assert "answered with an error" in (structured.failure or "")
+    assert "s3cret" not in f"{reading.failure} {structured.failure}"
 
 
 async def test_no_redirect_takes_secrets_along(api: JsonApi) -> None:
