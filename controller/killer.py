@@ -199,7 +199,7 @@ class Killer:
 
     async def _press_on(self, open_kills: Sequence[Held]) -> None:
         """Not all in one moment: a hundred attempts begun at once would keep a new kill waiting."""
-        attempts = []
+        attempts: list[asyncio.Task[None]] = []
         for held in open_kills:
             if attempts:
                 await asyncio.sleep(min(APART_SECONDS, ROUND_SECONDS / len(open_kills)))

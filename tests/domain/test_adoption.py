@@ -7,9 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from controller.domain.adoption import GUARDRAIL_WORDS, second_person_because, tendency
+from controller.domain.adoption import (
+    GUARDRAIL_WORDS,
+    consequences,
+    obstacles,
+    second_person_because,
+    tendency,
+)
 from controller.domain.binding import BoundRule, Guardrail
-from tests.support.rollouts import POLICY, make_guardrails, make_plan, make_run, merged
+from controller.domain.plan import RolloutPlan
+from controller.domain.rollout import NOT_STARTED, Observations
+from tests.support.rollouts import POLICY, make_guardrails, make_plan, make_run, merged, reading
 
 RULE = {"id": "r", "if": "error_rate > 1%", "for": "5m", "then": "step_back"}
 PLAN = make_plan()
@@ -128,6 +136,80 @@ def test_an_approval_behind_the_run_takes_no_second_person() -> None:
         "removes the approval before 10 %",
         "removes the approval before 50 %",
         "removes the approval before 100 %",
+    ]
+
+
+def against(before: RolloutPlan, after: RolloutPlan, **at: Any) -> list[str]:
+    return obstacles(make_run(before, **at), before, after)
+
+
+def test_a_run_moves_to_a_plan_that_only_differs_ahead_of_it() -> None:
+    assert against(PLAN, PLAN, stage=0) == []
+    assert against(PLAN, make_plan(stages=_stages()[:1] + _stages()[2:]), stage=0) == []
+    assert against(PLAN, make_plan(stages=_stages()[1:]), stage=NOT_STARTED) == []
+
+
+def test_a_run_does_not_move_to_another_flag_other_variations_or_another_mode() -> None:
+    start_anew = "abandon the run and start anew"
+    assert against(PLAN, make_plan(flag={"key": "search"}), stage=0) == [
+        f"the plan is for another flag, main/production/search; {start_anew}"
+    ]
+    assert against(PLAN, make_plan(serve={"rollout": "new"}), stage=0) == [
+        f"the plan serves other variations; {start_anew}"
+    ]
+    assert against(PLAN, make_plan(mode="observe"), stage=0) == [f"the mode becomes observe; {start_anew}"]
+
+
+def test_nobody_is_let_in_or_out_between_two_plans_once_somebody_is_exposed() -> None:
+    other = make_plan(audience={"always": []})
+    assert PLAN.spec.audience != other.spec.audience
+    assert against(PLAN, other, stage=NOT_STARTED) == []
+    said = ["the audience changes, and somebody is exposed already; abandon the run and start anew"]
+    assert against(PLAN, other, stage=0) == said
+    assert against(PLAN, other, stage=NOT_STARTED, audience=True) == said
+
+
+def test_a_run_that_stands_at_no_stage_of_a_plan_does_not_move_to_it() -> None:
+    later = make_plan(stages=_stages()[1:])
+    assert against(PLAN, later, stage=0) == [
+        f"1 %, where {make_run(PLAN, stage=0).id} is now, is no stage of the plan (10 %, 50 %, 100 %)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "exposure", "stored", "there"),
+    [
+        (None, 100_000, "", True),
+        ({"from": "control"}, 50_000, "", True),
+        ({"from": "control"}, 100_000, "", False),
+        ({"from": "control"}, 100_000, "control", True),
+        ({"from": "control", "fallback": None}, 100_000, "before", False),
+        ({"from": "control", "fallback": "before"}, 100_000, "before", True),
+        ({"from": "before"}, 50_000, "", False),
+        ({"from": "before"}, 50_000, "before", True),
+        ({"from": "before"}, 50_000, "control", False),
+    ],
+)
+def test_a_rule_is_told_to_lack_its_baseline_when_neither_the_control_nor_a_stored_one_is_there(
+    declared: dict[str, Any] | None, exposure: int, stored: str, there: bool
+) -> None:
+    rule = {"id": "r", "if": "error_rate > 2x baseline", "for": "5m", "then": "pause"}
+    (guardrail,) = make_guardrails(PLAN, rules=[rule], baseline=declared or {"from": "control"})
+    guardrail = guardrail if declared else replace(guardrail, baseline=None)
+    run = make_run(PLAN, stage=3 if exposure == 100_000 else 2)
+    kept = {f"{guardrail.policy}/error_rate": reading(guardrail.question("error_rate", "off"))}
+    if stored:
+        run = replace(run, **{f"baselines_{stored}": kept})
+    told = consequences(run, PLAN, (PLAN, [guardrail]), Observations())
+    lacking = "web/r can never be judged in this run: its baseline was not measured when it was time"
+    assert (lacking not in told) is there
+
+
+def test_a_rule_without_a_baseline_lacks_none() -> None:
+    (guardrail,) = make_guardrails(PLAN, rules=[RULE], baseline={"from": "before"})
+    run = make_run(PLAN, stage=3)
+    assert consequences(run, PLAN, (PLAN, [guardrail]), Observations()) == [
+        "the bake of everyone starts anew: none is lost"
     ]
 
 

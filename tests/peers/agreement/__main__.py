@@ -4,17 +4,17 @@ For docs/sdks.md, in Markdown. Needs what `make test-peers` installs.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tests.domain.test_evaluation_agreement import asked as asked_in_python
 from tests.peers.test_evaluation_agreement import SEEDS, asked_in_node
 from tests.support.flag_zoo import Zoo, draw_zoo
 from tests.support.sdk_differences import Answer, Disagreement, disagreements
 
-Answers = Sequence[dict[str, Answer]]
+Answers = Sequence[Mapping[str, Answer]]
 
 
-def table(zoos: Sequence[Zoo], answers: dict[str, Sequence[Answers]]) -> Iterator[str]:
+def table(zoos: Sequence[Zoo], answers: Mapping[str, Sequence[Answers]]) -> Iterator[str]:
     causes: Counter[tuple[str, str]] = Counter()
     yield "| seed | " + " | ".join(answers) + " |"
     yield "|---" * (len(answers) + 1) + "|"
