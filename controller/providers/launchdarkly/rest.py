@@ -237,7 +237,7 @@ class RestApi:
         try:
             complaint = COMPLAINT.decode(content)
         except GARBLED:
-            complaint = Complaint(message="no JSON; is a proxy or a log-in page in front of it?")
+            complaint = Complaint(message="something that is not JSON, as a proxy or a log-in page would")
         said = " ".join(complaint.message.split()).replace(self._token, "…")[:SHOWN_CHARACTERS]
         return Failed(said.rstrip("."), status=status, code=complaint.code, certain=status == THROTTLED)
 
