@@ -1,6 +1,7 @@
 """In front of LaunchDarkly: real SDKs get its flags and kills from us, and what was known while it is away."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -277,29 +278,51 @@ async def test_an_application_does_not_notice_that_events_find_nobody(
     assert not fake.sdk.deliveries
 
 
-async def test_events_of_browsers_and_apps_go_where_they_were_sent_to(
-    fake: FakeLaunchDarkly, tmp_path: Path
-) -> None:
-    arrived: list[tuple[str, str | None, bytes]] = []
+class Recorder:
+    """Takes events at any path. The first answers are those of `statuses`."""
 
-    async def take(request: web.Request) -> web.Response:
-        arrived.append((request.path, request.headers.get("Authorization"), await request.read()))
-        return web.Response(status=202)
+    def __init__(self, *statuses: int) -> None:
+        self.arrived: list[tuple[str, str | None, bytes]] = []
+        self._statuses = list(statuses)
 
-    app = web.Application()
-    app.router.add_post("/{path:.*}", take)
+    async def take(self, request: web.Request) -> web.Response:
+        self.arrived.append((request.path, request.headers.get("Authorization"), await request.read()))
+        return web.Response(status=self._statuses.pop(0) if self._statuses else 202)
+
+
+@asynccontextmanager
+async def recording_behind(
+    fake: FakeLaunchDarkly, folder: Path, *statuses: int
+) -> AsyncIterator[tuple[FrontDoors, Recorder]]:
+    recorder, app = Recorder(*statuses), web.Application()
+    app.router.add_post("/{path:.*}", recorder.take)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     events_uri = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    settings = settings_of(tmp_path, stream_uri=fake.stream_uri, events_uri=events_uri)
-    async with running_front(settings) as door, aiohttp.ClientSession() as session:
+    async with running_front(settings_of(folder, stream_uri=fake.stream_uri, events_uri=events_uri)) as door:
         await known(door)
+        yield door, recorder
+    await runner.cleanup()
+
+
+async def test_events_of_browsers_and_apps_go_where_they_were_sent_to(
+    fake: FakeLaunchDarkly, tmp_path: Path
+) -> None:
+    async with recording_behind(fake, tmp_path) as (door, recorder), aiohttp.ClientSession() as session:
         await session.post(f"{door.url}/events/bulk/{CLIENT_SIDE_ID}", data=b"[1]")
         await session.post(f"{door.url}/mobile", data=b"[2]", headers={"Authorization": MOBILE_KEY})
-        await until(lambda: len(arrived) == 2)
-    await runner.cleanup()
-    assert sorted(arrived) == [(f"/events/bulk/{CLIENT_SIDE_ID}", None, b"[1]"), ("/mobile", MOBILE_KEY, b"[2]")]
+        await until(lambda: len(recorder.arrived) == 2)
+    browser, app = sorted(recorder.arrived)
+    assert browser == (f"/events/bulk/{CLIENT_SIDE_ID}", None, b"[1]")
+    assert app == ("/mobile", MOBILE_KEY, b"[2]")
+
+
+async def test_a_delivery_that_found_nobody_is_tried_once_more(fake: FakeLaunchDarkly, tmp_path: Path) -> None:
+    async with recording_behind(fake, tmp_path, 503) as (door, recorder):
+        assert await posted(door, []) == 202
+        await until(lambda: door.series("event_deliveries_total", result="forwarded") == 1)
+        assert [body for _, _, body in recorder.arrived] == [b"[]", b"[]"]
 
 
 async def test_events_beyond_what_is_kept_are_dropped_and_counted(
