@@ -150,13 +150,16 @@ async def test_without_the_stream_it_is_five_requests_a_poll(fake: FakeLaunchDar
         await known(provider)
         fake.sdk.down()
         await until(lambda: fake.sdk.connected == 0)
+        # Pages that were read at different times must not become out of date one by one.
+        fake.faults.slow(0.05, on="list_flags")
         fake.requests.clear()
         began = asyncio.get_running_loop().time()
         while (lasted := asyncio.get_running_loop().time() - began) < 4:
             await provider.observe(FLAGS)
             await asyncio.sleep(0.02)
     polls = int(lasted) + 1
-    assert fake.requests.count() <= polls * len(PAGES), fake.requests.by_route()
+    assert fake.requests.count() == len(pages(fake)) <= polls * len(PAGES), fake.requests.by_route()
+    assert pages(fake) == (PAGES * polls)[: len(pages(fake))]
 
 
 # — rate limits —

@@ -88,9 +88,10 @@ class Reader:
     async def _list(self, environment: str, records: Collection[Record]) -> None:
         """All pages, unless reading what is left one by one takes fewer requests. Raises Failed."""
         wanted = {record.flag.key: record for record in records}
+        # One time for all pages: else they are out of date at different times, and each takes a list of its own.
+        began = self._clock()
         offset, total = 0, math.inf
         while wanted and offset < total:
-            began = self._clock()
             page = await self._rest.page(environment, offset)
             for flag in page.items:
                 config = flag.environments.get(environment)
