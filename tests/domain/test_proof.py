@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -113,6 +114,64 @@ def test_each_decision_without_a_person_is_decided_again(proof: Proof) -> None:
     checked = {check.name: check.checked for check in verify(proof).checks}
     assert checked["decisions"] == checked["states"] == len(automatic) >= 6
     assert checked["versions"] == checked["chain"] == len(proof.rows)
+
+
+def test_a_report_says_how_much_was_looked_at(proof: Proof, whole: Proof) -> None:
+    for one in (proof, whole):
+        report = verify(one, head_of(one))
+        steps = len(proof.rows)
+        assert (report.run, report.whole, report.rows, report.version) == (
+            one.run, one.whole, len(one.rows), steps,
+        )  # fmt: skip
+        checked = {check.name: check.checked for check in report.checks}
+        assert checked["head"] == 1
+        assert checked["transitions"] == steps - 1
+        assert checked["exposure"] == steps
+        assert checked["documents"] >= 2
+        assert report.ending is not None
+        assert report.ending.at == entry_of(proof.rows[-1]).at
+
+
+def test_what_a_proof_leaves_open_is_said_in_full(proof: Proof) -> None:
+    assert verify(proof).limits[-2:] == [
+        "2 rows of other runs and subjects lie between these, outside of the file: each row was checked for "
+        "itself and against its neighbours here, not as one chain. An export with --all has them.",
+        "Nothing from outside was compared. Whoever can rewrite the whole file can make one that fits itself; "
+        "a head that was noted elsewhere finds that: --head ROW:HASH.",
+    ]
+    cut = rehashed(proof, proof.rows[:2])
+    assert verify(cut).limits[-1] == (
+        "The run had not ended when it was exported. A file whose last rows were cut off looks the same."
+    )
+    gap = next(n for n, (row, later) in enumerate(pairwise(proof.rows)) if later.sequence > row.sequence + 1)
+    alone = replace(proof, rows=proof.rows[gap : gap + 2])
+    between = alone.rows[1].sequence - alone.rows[0].sequence - 1
+    lie = "row of another run or subject lies" if between == 1 else "rows of other runs and subjects lie"
+    assert any(limit.startswith(f"{between} {lie} between these") for limit in verify(alone).limits)
+
+
+def test_versions_that_are_missing_or_there_twice_are_named(proof: Proof) -> None:
+    def told(rows: list[ProofRow]) -> list[tuple[int | None, str]]:
+        (check,) = [one for one in verify(rehashed(proof, rows)).checks if one.name == "versions"]
+        return [(finding.row, finding.text) for finding in check.findings]
+
+    rows, suffix = proof.rows, "of the run missing: taken out, or passed off as another run's"
+    after = rows[3].sequence
+    assert told([*rows[:2], *rows[3:]]) == [(after, f"before row {after} version 3 {suffix}")]
+    after = rows[4].sequence
+    assert told([*rows[:2], *rows[4:]]) == [(after, f"before row {after} versions 3 to 4 {suffix}")]
+    twice = rows[2].sequence
+
+    def again(entry: dict[str, Any]) -> None:
+        entry["run_version"] = 2
+
+    text = f"row {twice} has version 2 of the run, and a row before it has it or a later one"
+    assert (twice, text) in told(with_row(proof, 2, again))
+
+    def unnamed(entry: dict[str, Any]) -> None:
+        entry["run_version"] = None
+
+    assert (twice, f"row {twice} names no version of the run") in told(with_row(proof, 2, unnamed))
 
 
 def test_a_proof_of_one_run_holds_nothing_of_others_and_says_what_that_leaves_open(
