@@ -226,7 +226,7 @@ class HttpJsonSource:
         moments = json_request.moments(at - self._settings.delay_seconds, ask.window_seconds)
         values = json_request.request_values(json_request.query_of(shape.query, ask, moments), ask, moments)
         params = {name: json_request.filled(text, values) for name, text in shape.params.items()}
-        url = shape.url.extend_query(params | access.params)
+        url = shape.url.extend_query({**params, **access.params})
         body = b"" if shape.body is None else msgspec.json.encode(json_request.filled_json(shape.body, values))
         method = "POST" if body else "GET"
         headers = CIMultiDict(
