@@ -17,10 +17,10 @@ from msgspec.structs import replace
 
 from controller.domain.flag import FlagState, Unknown
 from controller.domain.plan import FlagRef
-from controller.errors import Refused, SettingsError
+from controller.errors import ProviderUnavailable, Refused, SettingsError
 from controller.settings import UnleashProviderSettings
 from tests.contracts.provider_cases import KILL, STAFF, TURN_ON, bring_to, observed, share
-from tests.contracts.provider_world import FLAG, PERSON, SERVE, Edit
+from tests.contracts.provider_world import FLAG, PERSON, SERVE, Edit, Fault
 from tests.contracts.providers_contract import ProviderContract
 from tests.contracts.unleash_world import CANNOT, Installation, UnleashWorld, make_provider, opened
 from tests.support.http_faults import Request
@@ -251,6 +251,21 @@ async def test_a_share_that_unleash_has_no_number_for_is_refused(world: UnleashW
     with pytest.raises(Refused, match="whole percents"):
         await world.provider.apply(share(500))
     assert await world.everything() == before
+
+
+async def test_a_change_that_is_refused_half_way_is_not_called_unwritten(world: UnleashWorld) -> None:
+    await bring_to(world, "canary")
+    async with world.held_write() as held:
+        raising = asyncio.create_task(world.provider.apply(share(50_000)))
+        await held.reached.wait()
+        async with world.fault(Fault.CONFLICT):
+            held.let_go.set()
+            with pytest.raises(ProviderUnavailable, match="only partly written") as raised:
+                await raising
+    assert not raised.value.not_applied
+    state = await observed(world.provider)
+    assert isinstance(state, FlagState)
+    assert (state.exposure, state.audience) == (1_000, ())
 
 
 async def test_variants_that_people_hang_on_our_strategy_stay(world: UnleashWorld) -> None:
