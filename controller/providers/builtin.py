@@ -77,9 +77,7 @@ class BuiltinProvider:
         config = await self._stored(kill.flag)
         if config is not None:
             leave_on = kill.serve is not None and kill.serve.kill == "fallthrough"
-            await self._save(
-                kill.flag, killed(config, self._version_above(config, kill.flag), leave_on=leave_on)
-            )
+            await self._save(kill.flag, killed(config, self._version_above(config, kill.flag), leave_on=leave_on))
 
     async def forget_kill(self, kill: FlagKill) -> None:
         """Reads what was settled first: what this replica knew of the flag may be older than the kill."""
