@@ -19,8 +19,8 @@ class Held(Struct, kw_only=True):
     `since` is the monotonic time at which this replica learned of it. `accepted_here`: this process took the
     order, so that of all replicas it alone counts the kill. `doubtful`: the database had it before this process
     began, and may know of its reset. `landed` names the replicas that hold it, too, and had no write of theirs on
-    its way any more when they said so; `heard` all that hold it. `covered_by` is whoever serves the flag of another
-    provider with this kill laid over: applications are off there, which says nothing of the provider.
+    its way any more when they said so; `heard` all that hold it. `covered_by` is whoever serves another provider's
+    flag with this kill laid over: applications are off there, which says nothing of the provider.
     """
 
     record: KillRecord

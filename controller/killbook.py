@@ -24,7 +24,7 @@ class KillBook:
     """`others` are the names of all other registered replicas: they must know of a kill, too."""
 
     def __init__(self, *, clock: Clock, providers: Collection[str], overlay: Overlay | None = None) -> None:
-        """`providers` are the names that the settings give them. `overlay` lies over flags of theirs served here."""
+        """`providers` are the names that the settings give them. `overlay`: over flags of theirs served here."""
         self._clock = clock
         self._overlay = overlay
         self._providers = providers
