@@ -143,8 +143,9 @@ class LaunchDarklyProviderSettings(Section, frozen=True, tag_field="kind", tag="
 
 
 class FlagdProviderSettings(Section, frozen=True, tag_field="kind", tag="flagd"):
-    """`files`: of each environment the JSON file with its flag definitions. `sync_bind`: where they are also served
-    over gRPC; nowhere when empty."""
+    """`files`: of each environment the JSON file with its flags. `sync_bind`: where they are served over gRPC, too;
+    nowhere when empty.
+    """
 
     files: dict[str, str]
     sync_bind: str = ""

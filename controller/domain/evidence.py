@@ -23,7 +23,7 @@ class QuantileQuestion(Struct, frozen=True, kw_only=True, tag="quantile"):
 
 
 class QueryQuestion(Struct, frozen=True, kw_only=True, tag="query"):
-    """A raw query that must give one number. Never coalesced. PromQL has the window in its text, others need it."""
+    """A raw query that must give one number. Never coalesced. PromQL names the window itself, others need it."""
 
     query: str
     window_seconds: float = 0.0

@@ -27,7 +27,7 @@ class JsonApi:
     """`now`: what its clock shows, in the Date header."""
 
     def __init__(self, handle: Handler) -> None:
-        self.now = lambda: datetime.now(UTC)
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.handle = handle
         self.seen: list[Seen] = []
         self.url = ""
@@ -39,7 +39,8 @@ class JsonApi:
         self.seen.append(seen)
         result = self.handle(seen)
         response = await result if isinstance(result, Awaitable) else result
-        response.headers.setdefault("Date", format_datetime(self.now(), usegmt=True))
+        now = self.now()
+        response.headers.setdefault("Date", format_datetime(now, usegmt=True))
         return response
 
 

@@ -30,7 +30,7 @@ def converged(scope: Scope, world: World) -> bool:
     if not active(run):
         return exposed(scope, world) == 0 and _all_agree(world)
     if not scope.ticks:
-        # Nobody writes again what was lost, and nobody lowers what rose by a commit that a failover forgot: ticks do.
+        # Nobody writes again what was lost, or lowers what rose by a commit that a failover forgot: ticks do.
         return (scope.left.failovers > 0 or exposed(scope, world) <= run.exposure) and _all_agree(world)
     return run.confirmed and exposed(scope, world) == run.exposure and _all_agree(world)
 
