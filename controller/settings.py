@@ -143,7 +143,7 @@ class LaunchDarklyProviderSettings(Section, frozen=True, tag_field="kind", tag="
 
 
 class FlagdProviderSettings(Section, frozen=True, tag_field="kind", tag="flagd"):
-    """`files`: of each environment the JSON file with its flags. `sync_bind`: where they are served over gRPC, too;
+    """`files`: of each environment the JSON file with its flags. `sync_bind`: where they are served over gRPC;
     nowhere when empty.
     """
 
