@@ -15,6 +15,8 @@ from controller.domain.sdkflag import (
     exposes_less,
     killed,
     new_flag,
+    opens,
+    redefined,
     same_but_version,
     state_of,
     turned_on,
@@ -430,3 +432,25 @@ def test_an_archived_flag_exposes_less_than_any_other() -> None:
 def test_a_flag_differs_from_another_by_more_than_its_version() -> None:
     assert not same_but_version(fresh(), turned_on(fresh(), 1))
     assert same_but_version(with_version(fresh(), 3), with_version(fresh(), 4))
+
+
+def test_a_flag_that_is_defined_anew_gets_new_values_and_variations_and_keeps_who_gets_what() -> None:
+    before = with_share(fresh(), share(10_000), 2)
+    spec = FlagSpec(
+        environment="production",
+        key="checkout-v2",
+        variations={"on": "new", "off": "old", "blue": "bluer"},
+        client_side=True,
+    )
+    after = redefined(before, spec, 3)
+    assert after.variations == {"on": "new", "off": "old", "blue": "bluer"}
+    assert after.data["variations"] == ["new", "old", "bluer"]
+    assert state_of(after).exposure == 10_000
+    assert (after.version, after.data["version"]) == (3, 3)
+    assert opens("client", after.data)
+
+
+def test_a_flag_that_does_not_say_who_may_see_it_is_for_servers_alone() -> None:
+    assert [opens(kind, {}) for kind in ("server", "mobile", "client")] == [True, False, False]
+    seen = {"clientSideAvailability": {"usingMobileKey": True, "usingEnvironmentId": False}}
+    assert [opens(kind, seen) for kind in ("server", "mobile", "client")] == [True, True, False]
