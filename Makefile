@@ -27,7 +27,7 @@ test: $(DEV) ## Run all tests that need nothing from outside this repository
 
 test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing; run the tests that need them
 	tests/peers/install.sh
-	$(BIN)/python -m pytest tests/peers $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/peers $(ARGS)
 
 test-launchdarkly: $(DEV) ## Run the contract of providers on a live LaunchDarkly account (docs/providers/launchdarkly.md)
 	$(BIN)/python -m pytest tests/live/launchdarkly.py $(ARGS)
