@@ -456,6 +456,14 @@ async def test_a_release_that_has_not_begun_to_serve_is_an_objection_too(world: 
     assert "LaunchDarkly itself runs a release" in objection
 
 
+async def test_a_release_that_cannot_be_asked_for_is_not_taken_for_none(world: LaunchDarklyWorld) -> None:
+    with world.fake.faults.fail(503, on="list_releases"):
+        (objection,) = await world.provider.objections(make_plan())
+    assert "whether LaunchDarkly runs a release on checkout-v2 is unknown" in objection
+    with world.fake.faults.fail(403, on="list_releases"):
+        assert list(await world.provider.objections(make_plan())) == []
+
+
 async def test_what_was_surely_not_written_is_told_from_what_may_have_been(world: LaunchDarklyWorld) -> None:
     await canary(world)
     for status, on, surely in ((503, "writes", False), (503, "reads", True), (429, "writes", True)):
@@ -556,6 +564,7 @@ async def test_an_environment_with_approvals_is_told_before_a_kill_needs_it(worl
 
 
 async def test_problems_say_what_to_fix(world: LaunchDarklyWorld, tmp_path: Path) -> None:
+    await seen(world)  # by then the SDK has connected
     assert list(await world.provider.problems([PRODUCTION])) == []
     (unknown, missing) = await world.provider.problems(["qa"])
     assert "environment qa" in unknown

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from controller.domain.plan import AttributeMatch, AudienceRule
 from controller.providers.unleash.strategies import (
@@ -37,10 +38,16 @@ def exposure(*strategies: Strategy) -> int:
 
 @pytest.mark.parametrize(
     ("text", "percent"),
-    [("10", 10), ("0", 0), ("100", 100), ("0.5", 0), ("2.9", 2), ("101", 100), ("-1", 0), ("abc", 0), (None, 0)],
+    [("10", 10), ("0", 0), ("100", 100), ("0.5", 1), ("2.9", 3), ("101", 100), ("-1", 0)],
 )
-def test_a_share_is_what_sdks_make_of_its_text(text: object, percent: int) -> None:
+def test_a_share_is_at_most_what_any_sdk_makes_of_its_text(text: object, percent: int) -> None:
     assert exposure(ours(text)) == percent * 1000
+
+
+@pytest.mark.parametrize("text", ["abc", "", "nan", None])
+def test_a_share_that_is_no_number_counts_as_everybody_and_not_as_nobody(text: object) -> None:
+    assert exposure(ours(text)) == 100_000
+    assert exposure(replace(ours("10"), parameters={})) == 100_000
 
 
 def test_strategies_of_other_people_add_to_the_exposure() -> None:

@@ -7,6 +7,7 @@ of the rate limit of their own, and need nothing that was read before.
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -56,8 +57,7 @@ class LaunchDarklyProvider:
             reserve=settings.kill_reserve,
             window_seconds=settings.throttled_seconds,
         )
-        heard = lambda operation, result: host.metrics.provider_request(name, operation, result)  # noqa: E731
-        self._rest = RestApi(name, settings, budget, heard)
+        self._rest = RestApi(name, settings, budget, partial(host.metrics.provider_request, name))
         self._reader = Reader(self._rest, clock=host.clock.monotonic, poll_seconds=settings.poll_seconds)
         self._streams = {environment: self._stream(environment) for environment in settings.sdk_key_files}
         self._records: dict[tuple[str, str], Record] = {}

@@ -12,6 +12,8 @@ from controller.providers.launchdarkly.model import Config, RestFlag
 from controller.providers.launchdarkly.reading import label, own_release, running_release
 from controller.providers.launchdarkly.rest import RestApi
 
+NOT_IN_EVERY_ACCOUNT = frozenset({403, 404})
+
 
 class Fitting:
     def __init__(self, rest: RestApi, *, has_sdk_key: bool) -> None:
@@ -44,8 +46,10 @@ class Fitting:
         flag = spec.flag
         try:
             under_way = await self._rest.releases(flag.key, flag.environment)
-        except Failed:
-            return []  # a beta resource, not in every account; what is under way shows in the flag, too
+        except Failed as failed:
+            if failed.status in NOT_IN_EVERY_ACCOUNT:
+                return []  # a beta resource; what is under way shows in the flag, too
+            return [f"whether LaunchDarkly runs a release on {flag.key} is unknown: {explained(failed)}"]
         return [own_release(flag.key, f"of the kind {one.kind or 'guarded'} ({one.status})") for one in under_way]
 
     async def _turned_down(self, spec: PlanSpec, found: RestFlag, config: Config) -> list[str]:

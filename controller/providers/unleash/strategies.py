@@ -85,14 +85,18 @@ class Strategy(Struct, frozen=True, rename="camel"):
 
     @property
     def percent(self) -> int:
-        """What SDKs make of it. Unleash takes any text; they cut fractions off and take nonsense for nothing."""
+        """At most so many, whatever the SDK: Unleash takes any text, and SDKs differ in what they make of it.
+
+        What is no number, or not there, counts as everybody: unknown is never nobody.
+        """
         if self.name == EVERYBODY:
             return 100
-        text = self.parameters.get(PERCENT_IN.get(self.name, ""), "0")
+        if self.name not in PERCENT_IN:
+            return 0  # it goes by names or addresses, and knows no share
         try:
-            return math.floor(min(max(float(text), 0.0), 100.0))
+            return math.ceil(min(max(float(self.parameters.get(PERCENT_IN[self.name], "")), 0.0), 100.0))
         except (TypeError, ValueError):
-            return 0
+            return 100
 
     @property
     def bucketing(self) -> str:
@@ -225,7 +229,7 @@ def same_rule(one: Strategy, other: Strategy) -> bool:
     """Whether it serves the same people; what else hangs on it, such as variants, is not ours."""
     return (
         not one.disabled
-        and one.percent == other.percent
+        and one.parameters.get(PERCENT_IN[GRADUAL]) == other.parameters.get(PERCENT_IN[GRADUAL])
         and not one.segments
         and _comparable(one.constraints) == _comparable(other.constraints)
     )
