@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +19,8 @@ from controller.manifests.reader import MAX_BYTES, read
 from controller.manifests.structure import plain
 from tests.manifests.surroundings import SHIPPED, SURROUNDINGS
 
-CPU_SECONDS = 0.050
+AN_ORDINARY_FILE = b"".join(b"a-key-%05d: a value\n" % number for number in range(MAX_BYTES // 21))
+"""Of the largest size that is read."""
 
 ALIAS_BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
@@ -46,16 +49,31 @@ HOSTILE = {
 }
 
 
+@pytest.fixture(scope="module")
+def ordinary_seconds() -> float:
+    """What the C parser alone needs for an ordinary file: the measure for what a hostile one may take."""
+    return _least_seconds(lambda: yaml.compose(AN_ORDINARY_FILE, Loader=yaml.CSafeLoader))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_refused_quickly(name: str) -> None:
-    lint([("warm.yaml", b"a: 1")])
-    started = time.process_time()
+def test_a_hostile_file_is_refused_in_less_time_than_an_ordinary_one_takes(
+    name: str, ordinary_seconds: float
+) -> None:
     problems = lint([("hostile.yaml", HOSTILE[name])])
-    spent = time.process_time() - started
     assert any(problem.severity == "error" for problem in problems)
     assert len(problems) <= 200
     assert all(len(render(problem)) < 2_000 for problem in problems)
-    assert spent <= CPU_SECONDS, f"{spent * 1000:.0f} ms of CPU time"
+    assert _least_seconds(lambda: lint([("hostile.yaml", HOSTILE[name])])) < ordinary_seconds
+
+
+def _least_seconds(work: Callable[[], object]) -> float:
+    """Of CPU time, in five attempts: what other processes do to the caches is not the parser's doing."""
+    spent = []
+    for _ in range(5):
+        started = time.process_time()
+        work()
+        spent.append(time.process_time() - started)
+    return min(spent)
 
 
 def test_hostile_files_leave_the_process_alive(tmp_path: Path) -> None:
@@ -75,16 +93,16 @@ def test_hostile_files_leave_the_process_alive(tmp_path: Path) -> None:
     assert {line.split()[0] for line in ran.stdout.splitlines()} == HOSTILE.keys()
 
 
-def test_a_hostile_query_is_refused_quickly() -> None:
+def test_a_hostile_query_is_refused_in_less_time_than_an_ordinary_file_takes(ordinary_seconds: float) -> None:
     policy = (SHIPPED / "queue-worker.policy.yaml").read_text()
     for query in ("1" + "^1" * 1_900, "(" * 2_000, "-" * 3_900 + "1", "x" * 5_000):
         text = policy.replace("""'max(queue_depth{queue="$queue",environment="$environment"})'""", f"'{query}'")
-        started = time.process_time()
-        assert [problem.code for problem in lint([("queue-worker.policy.yaml", text.encode())])] == ["R011"]
-        assert time.process_time() - started <= CPU_SECONDS
+        files = [("queue-worker.policy.yaml", text.encode())]
+        assert [problem.code for problem in lint(files)] == ["R011"]
+        assert _least_seconds(lambda: lint(files)) < ordinary_seconds  # noqa: B023 - called before the next turn
 
 
-def test_a_file_full_of_rules_or_freezes_is_checked_quickly() -> None:
+def test_a_file_full_of_rules_or_freezes_takes_no_more_than_ten_ordinary_ones(ordinary_seconds: float) -> None:
     rule = "- { id: r%d, if: error_rate > 1%% or latency_p95 > 2x baseline, floor: 20ms, for: 2m, then: kill }"
     policy = (SHIPPED / "web-service.policy.yaml").read_text()
     rules = "".join(f"    {rule % number}\n" for number in range(400))
@@ -96,9 +114,9 @@ def test_a_file_full_of_rules_or_freezes_is_checked_quickly() -> None:
         ("a.policy.yaml", policy.replace("  rules:\n", "  rules:\n" + rules)),
         ("b.rollout.yaml", plan + schedule),
     ]
-    started = time.process_time()
-    assert {problem.code for problem in lint([(name, text.encode()) for name, text in files])} >= {"R103", "R030"}
-    assert time.process_time() - started <= 40 * CPU_SECONDS
+    encoded = [(name, text.encode()) for name, text in files]
+    assert {problem.code for problem in lint(encoded)} >= {"R103", "R030"}
+    assert _least_seconds(lambda: lint(encoded)) < 10 * ordinary_seconds
 
 
 def value(text: str) -> Any:

@@ -235,7 +235,7 @@ async def test_kills_and_raises_arrive_within_the_time_the_provider_says_it_need
         taken.sort()
         tell(f"{name}: median {statistics.median(taken) * 1000:.1f} ms, slowest {taken[-1] * 1000:.1f} ms")
         assert taken[-1] < world.provider.limits.settle_seconds
-    assert statistics.median(times["kill by sync"]) < 0.1
+    assert statistics.median(times["kill by sync"]) < statistics.median(times["kill by file"])
 
 
 async def test_a_kill_reaches_subscribers_while_the_disk_takes_nothing(world: World) -> None:

@@ -1,13 +1,15 @@
 """Our own series: a valid exposition, bounded, gone when their run is, and cheap to scrape."""
 
 import time
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller.telemetry import Metrics
@@ -189,29 +191,20 @@ def test_any_text_in_a_label_survives_the_exposition(owner: str) -> None:
     assert info["owner"] == owner[:100]
 
 
-def test_a_scrape_of_a_thousand_runs_does_not_stall_the_loop() -> None:
+def test_a_scrape_of_a_thousand_runs_takes_a_tenth_of_what_the_library_would() -> None:
     metrics = Metrics()
     rules = [make_rule(f"rule-{number}", baseline=0.002) for number in range(5)]
     for number in range(1000):
         metrics.run_seen(make_status(f"plan-{number}#1", rules=rules))
-    scrapes = [_timed(metrics.render) for _ in range(5)]
-    assert min(scrapes) < 0.05
+    registry = CollectorRegistry()
+    gauge = Gauge("rampart_guardrail_value", "As many series.", ["rollout"], registry=registry)
+    for number in range(len(scraped(metrics))):
+        gauge.labels(f"plan-{number}").set(0.002)
+    library = min(_timed(lambda: generate_latest(registry)) for _ in range(3))
+    assert min(_timed(metrics.render) for _ in range(5)) < library / 10
 
 
-def _timed(work: Any) -> float:
-    began = time.perf_counter()
+def _timed(work: Callable[[], object]) -> float:
+    began = time.process_time()
     work()
-    return time.perf_counter() - began
-
-
-def test_times_are_unix_seconds() -> None:
-    metrics = Metrics()
-    metrics.source_answered("prod", datetime(2026, 11, 21, 12, tzinfo=UTC))
-    assert value(metrics, "source_last_success_timestamp_seconds", source="prod") == 1795262400
-
-
-def test_a_shorter_audit_log_shows() -> None:
-    metrics = Metrics()
-    metrics.audit_head(41)
-    metrics.audit_head(40)
-    assert value(metrics, "audit_head_sequence") == 40
+    return time.process_time() - began
