@@ -12,7 +12,8 @@ import structlog
 from msgspec import Struct
 
 from controller.domain.audit import AuditEntry
-from controller.domain.plan import EventName, Notify, RolloutPlan
+from controller.domain.message import EVENTS, Message, message
+from controller.domain.plan import RolloutPlan
 from controller.errors import Unavailable
 from controller.ports import Channel, Clock, Store
 from controller.telemetry import Metrics
@@ -28,34 +29,19 @@ ROUND_SECONDS = 0.5
 FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 300.0
 
-EVENTS: Mapping[str, EventName] = {
-    "start": "started",
-    "take_over": "started",
-    "advance": "advanced",
-    "pause": "paused",
-    "lower": "paused",
-    "resume": "resumed",
-    "step_back": "stepped_back",
-    "kill": "killed",
-    "complete": "completed",
-    "request_approval": "approval",
-}
 
-
-def recipients(entry: AuditEntry, plans: Iterable[RolloutPlan]) -> list[str]:
-    """Names of the channels that `plans` want told of this entry, each once."""
+def recipients(entry: AuditEntry, plans: Iterable[RolloutPlan]) -> list[tuple[str, RolloutPlan]]:
+    """The channels to tell of this entry, each once, by name, with the first plan that wants it told there."""
     event = EVENTS.get(entry.action)
-    wanted = (notify for plan in plans for notify in plan.spec.notify)
-    return list(dict.fromkeys(notify.to for notify in wanted if _meant(notify, event)))
-
-
-def _meant(notify: Notify, event: EventName | None) -> bool:
-    return event is not None and event in notify.events
+    wanted = ((notify.to, plan) for plan in plans for notify in plan.spec.notify if event in notify.events)
+    found: dict[str, RolloutPlan] = {}
+    for name, plan in wanted:
+        found.setdefault(name, plan)
+    return list(found.items())
 
 
 class Waiting(Struct, frozen=True):
-    sequence: int
-    entry: AuditEntry
+    message: Message
 
 
 class Lane:
@@ -77,8 +63,17 @@ class Lane:
 class Announcer:
     """`announce` is called about once a second. It returns quickly, whatever the channels do."""
 
-    def __init__(self, *, store: Store, channels: Mapping[str, Channel], clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        channels: Mapping[str, Channel],
+        clock: Clock,
+        metrics: Metrics,
+        public_url: str = "",
+    ) -> None:
         self._store = store
+        self._public_url = public_url
         self._clock = clock
         self._metrics = metrics
         self._lanes = {name: Lane(name, channel) for name, channel in channels.items()}
@@ -107,12 +102,13 @@ class Announcer:
 
     async def _take(self, sequence: int, entry: AuditEntry) -> None:
         names = recipients(entry, await self._plans(entry)) if entry.action in EVENTS else []
-        for name in [name for name in names if name not in self._lanes]:
-            log.error("notification_channel_unknown", channel=name, run=entry.run, action=entry.action)
-        known = [name for name in names if name in self._lanes]
-        self._owed[sequence] = set(known)
-        for name in known:
-            self._lanes[name].waiting.append(Waiting(sequence, entry))
+        self._owed[sequence] = set()
+        for name, plan in names:
+            if name not in self._lanes:
+                log.error("notification_channel_unknown", channel=name, run=entry.run, action=entry.action)
+            elif told := message(sequence, entry, plan, self._public_url):
+                self._owed[sequence].add(name)
+                self._lanes[name].waiting.append(Waiting(told))
 
     async def _plans(self, entry: AuditEntry) -> Sequence[RolloutPlan]:
         """The plan the run is pinned to; for a flag that was killed without a run, every plan that names it."""
@@ -128,7 +124,7 @@ class Announcer:
         for sequence in sorted(self._owed)[: max(excess, 0)]:
             for name in self._owed[sequence]:
                 lane = self._lanes[name]
-                lane.waiting = deque(waiting for waiting in lane.waiting if waiting.sequence != sequence)
+                lane.waiting = deque(waiting for waiting in lane.waiting if waiting.message.sequence != sequence)
                 log.error("notification_given_up", channel=name, sequence=sequence, why="too many are waiting")
                 self._metrics.notification(name, "given_up")
             self._owed[sequence].clear()
@@ -146,24 +142,24 @@ class Announcer:
     async def _drain(self, lane: Lane) -> None:
         while lane.waiting:
             waiting = lane.waiting[0]
-            if not await self._tell(lane, waiting.entry):
+            if not await self._tell(lane, waiting.message):
                 return
             # Meanwhile it may have been given up to make room.
             if lane.waiting and lane.waiting[0] is waiting:
                 lane.waiting.popleft()
-                self._owed[waiting.sequence].discard(lane.name)
+                self._owed[waiting.message.sequence].discard(lane.name)
 
-    async def _tell(self, lane: Lane, entry: AuditEntry) -> bool:
-        """Whether the channel is done with this entry: told, or unable to ever tell it."""
+    async def _tell(self, lane: Lane, told: Message) -> bool:
+        """Whether the channel is done with this message: told, or unable to ever tell it."""
         try:
             async with asyncio.timeout(DELIVERY_TIMEOUT_SECONDS):
-                await lane.channel.announce(entry)
+                await lane.channel.announce(told)
         except (Unavailable, TimeoutError) as error:
             self._back_off(lane, str(error) or "timed out")
             return False
         except Exception:
             # Not a fault of the moment: trying again would hold up everything behind it.
-            log.exception("notification_failed", channel=lane.name, run=entry.run, action=entry.action)
+            log.exception("notification_failed", channel=lane.name, run=told.run, event_told=told.event)
             self._metrics.notification(lane.name, "failed")
             return True
         lane.failures = 0

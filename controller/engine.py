@@ -100,7 +100,7 @@ class Engine:
             chance=chance,
         )
         self.commands = Commands(self.reconciler, settings.groups)
-        self.announcer = Announcer(store=store, channels=channels, clock=clock, metrics=metrics)
+        self.announcer = self._announcer(channels, clock)
         self.scheduler = Scheduler(
             reconciler=self.reconciler,
             killer=self.killer,
@@ -109,6 +109,15 @@ class Engine:
             clock=clock,
             metrics=metrics,
             pace=pace,
+        )
+
+    def _announcer(self, channels: Mapping[str, Channel], clock: Clock) -> Announcer:
+        return Announcer(
+            store=self.store,
+            channels=channels,
+            clock=clock,
+            metrics=self.metrics,
+            public_url=self._settings.server.public_url,
         )
 
     async def refresh(self) -> None:

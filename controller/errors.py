@@ -2,7 +2,8 @@
 
 RampartError
 ├── Refused                 the request is understood and not allowed now (gate, authority, provider limits)
-│   └── Forbidden           the token lacks the scope
+│   ├── Forbidden           the token lacks the scope
+│   └── Undeliverable       a receiver will never take this message
 ├── Unauthenticated         no token, or one we do not know
 ├── NotFound                no such plan, run, flag, token
 ├── Invalid                 the input is wrong; carries the fields
@@ -32,6 +33,10 @@ class Refused(RampartError):
 
 class Forbidden(Refused):
     pass
+
+
+class Undeliverable(Refused):
+    """Trying again is of no use: the message goes to the dead letters, and what waits behind it goes on."""
 
 
 class Unauthenticated(RampartError):

@@ -28,6 +28,7 @@ from controller.domain.catalogue import (
 )
 from controller.domain.evidence import Question, Reading
 from controller.domain.flag import FlagChange, FlagKill, Observation, ProviderLimits
+from controller.domain.message import Message
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
@@ -81,8 +82,8 @@ class FlagProvider(Protocol):
 class Channel(Protocol):
     """Who is told."""
 
-    async def announce(self, entry: AuditEntry) -> None:
-        """Raises Unavailable when it should be tried again."""
+    async def announce(self, message: Message) -> None:
+        """Raises Unavailable when it should be tried again, Undeliverable when that is of no use."""
 
     async def close(self) -> None: ...
 

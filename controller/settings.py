@@ -34,12 +34,16 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ServerSettings(Section, frozen=True):
-    """`manifests`: a folder that is loaded at the start and whenever it changes; none when empty."""
+    """`manifests`: a folder that is loaded at the start and whenever it changes; none when empty.
+
+    `public_url`: how people reach this server, as in `https://rampart.example`; for links in messages.
+    """
 
     bind: str = "127.0.0.1:8400"
     log_level: str = "info"
     allow_unauthenticated_metrics: bool = True
     manifests: str = ""
+    public_url: str = ""
 
 
 class DatabaseSettings(Section, frozen=True):

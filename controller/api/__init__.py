@@ -12,12 +12,13 @@ from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
 from controller.access import Actor
+from controller.admission import MAX_BODY_BYTES, budget_of
 from controller.api import administration, audit, health, kills, peers, plans, raises
-from controller.api.admission import MAX_BODY_BYTES, budget_of
-from controller.api.authentication import FailureLimiter, authenticated
-from controller.api.engine import Engine
+from controller.api.authentication import authenticated
 from controller.api.openapi import openapi_config
 from controller.api.problems import exception_handlers
+from controller.attempts import FailureLimiter
+from controller.facade import Engine
 
 __all__ = ["create_app", "exception_handlers", "handlers", "openapi_config"]
 

@@ -20,11 +20,11 @@ from controller.api.bodies import (
     TokenView,
 )
 from controller.api.decoding import JsonBody
-from controller.api.engine import Caller, Engine, Served
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import FlagConfig, SdkKey, SdkKeyKind, Token
 from controller.domain.quantities import NAME_PATTERN, seconds
 from controller.errors import Conflict, Forbidden, Invalid, NotFound, Refused
+from controller.facade import Caller, Engine, Served
 
 SDK_KEY_PREFIXES = {"server": "sdk-", "mobile": "mob-"}
 CLIENT_SIDE_ID_BYTES = 12

@@ -8,8 +8,8 @@ from litestar.params import FromQuery, QueryParameter
 
 from controller.api.authentication import needs
 from controller.api.bodies import AuditHead, AuditRecord
-from controller.api.engine import Served
 from controller.domain.audit import GENESIS_HASH, AuditRow, ChainReport, verify_chain
+from controller.facade import Served
 from controller.ports import Store
 
 PAGE = 1000

@@ -9,10 +9,10 @@ from litestar.params import QueryParameter
 from controller import __version__
 from controller.api.authentication import needs
 from controller.api.bodies import Liveness, Readiness, Version
-from controller.api.engine import Caller, Served
 from controller.api.problems import PROBLEM_JSON, Problem, answer
 from controller.domain.quantities import NAME_PATTERN
 from controller.domain.status import Check
+from controller.facade import Caller, Served
 
 NAME = NAME_PATTERN.strip("^$")
 Plans = Annotated[

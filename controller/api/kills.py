@@ -10,9 +10,9 @@ from controller.access import Actor
 from controller.api.authentication import needs
 from controller.api.bodies import KillAnswer, KillBody, ResetBody
 from controller.api.decoding import JsonBody
-from controller.api.engine import Caller, Served
 from controller.domain.quantities import KEY_PATTERN, NAME_PATTERN
 from controller.domain.status import KillStatus
+from controller.facade import Caller, Served
 
 FlagKey = Annotated[str, PathParameter(pattern=KEY_PATTERN, description="a flag's key, or the name of a plan")]
 Environment = Annotated[str, PathParameter(pattern=NAME_PATTERN)]

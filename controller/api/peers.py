@@ -17,12 +17,13 @@ from litestar.params import JSONBody
 from msgspec import Meta, Struct, field
 
 from controller.access import digest
-from controller.api.authentication import FailureLimiter, Guard, bearer, wrong
+from controller.api.authentication import Guard, bearer, wrong
 from controller.api.decoding import JsonBody
-from controller.api.engine import Engine, Served
+from controller.attempts import FailureLimiter
 from controller.domain.catalogue import KillRecord, PeerAnswer
 from controller.domain.quantities import KEY_PATTERN
 from controller.errors import Unauthenticated
+from controller.facade import Engine, Served
 
 log = structlog.get_logger()
 

@@ -12,11 +12,11 @@ from controller.access import Actor
 from controller.api.authentication import needs
 from controller.api.bodies import AdoptBody, CompareBody, ManifestsBody, NoteBody
 from controller.api.decoding import JsonBody
-from controller.api.engine import Caller, Commands, Served
 from controller.domain.catalogue import PlanRevision, PolicyRevision, Scope
 from controller.domain.quantities import KEY_PATTERN, NAME_PATTERN
 from controller.domain.status import ApplyResult, Explanation, PlanSummary, RunOutlook, RunReport, RunStatus
 from controller.errors import NotFound, RampartError, Refused
+from controller.facade import Caller, Commands, Served
 
 PathName = Annotated[str, PathParameter(pattern=NAME_PATTERN, description="a name as in the manifest")]
 RunNumber = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1, description="number of the run")]

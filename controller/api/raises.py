@@ -9,10 +9,10 @@ from controller.access import Actor
 from controller.api.authentication import needs
 from controller.api.bodies import NoteBody
 from controller.api.decoding import JsonBody
-from controller.api.engine import Caller, Served
 from controller.domain.audit import AuditEntry
 from controller.domain.status import Raises, Released
 from controller.errors import Forbidden
+from controller.facade import Caller, Served
 
 NO_NOTE = NoteBody()
 

@@ -2,7 +2,7 @@
 
 import structlog
 
-from controller.domain.audit import AuditEntry
+from controller.domain.message import Message
 from controller.settings import LogChannelSettings
 
 log = structlog.get_logger()
@@ -12,18 +12,18 @@ class LogChannel:
     def __init__(self, name: str, settings: LogChannelSettings) -> None:
         self._name = name
 
-    async def announce(self, entry: AuditEntry) -> None:
+    async def announce(self, message: Message) -> None:
         log.info(
             "announced",
             channel=self._name,
-            action=entry.action,
-            cause=entry.cause,
-            run=entry.run,
-            flag=entry.flag,
-            environment=entry.environment,
-            actor=entry.actor,
-            reason=entry.reason,
-            at=entry.at.isoformat(),
+            told=message.event,
+            cause=message.cause,
+            run=message.run,
+            flag=message.flag,
+            environment=message.environment,
+            actor=message.actor,
+            reason=message.reason,
+            at=message.at.isoformat(),
         )
 
     async def close(self) -> None:

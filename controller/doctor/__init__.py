@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from controller.doctor.findings import DEADLINE_SECONDS, failed, fine, within_deadline
 from controller.doctor.installation import Installation, source_clocks
 from controller.doctor.plans import Plans
-from controller.domain.audit import AuditEntry
+from controller.domain.message import Message
 from controller.domain.status import Check
-from controller.errors import StoreUnavailable, Unavailable
+from controller.errors import StoreUnavailable, Unavailable, Undeliverable
 from controller.ports import Channel, Clock
 
 PLANS_SECONDS = 3 * DEADLINE_SECONDS
@@ -64,18 +64,24 @@ class Doctor:
 
     async def send_test(self, actor: str) -> list[Check]:
         """A message to each channel, saying that it is a test and who sent it."""
-        at = self._clock.now()
-        message = AuditEntry(
-            id=uuid.uuid4().hex, at=at, actor=actor, action="test", cause="user", subject="rampart doctor",
-            environment="", reason="this is a test of the channel; nothing has happened",
-        )  # fmt: skip
+        message = Message(
+            id=uuid.uuid4().hex,
+            sequence=0,
+            event="test",
+            at=self._clock.now(),
+            environment="",
+            flag="",
+            actor=actor,
+            cause="user",
+            reason="this is a test of the channel; nothing has happened",
+        )
         told = (within_deadline(f"channel {name}", self._told(name, message)) for name in self._channels)
         return [check for some in await asyncio.gather(*told) for check in some]
 
-    async def _told(self, name: str, message: AuditEntry) -> Sequence[Check]:
+    async def _told(self, name: str, message: Message) -> Sequence[Check]:
         try:
             await self._channels[name].announce(message)
-        except Unavailable as error:
+        except (Unavailable, Undeliverable) as error:
             fix = f"check [channels.{name}] in rampart.toml, and that it can be reached from here"
             return [failed(f"channel {name}", f"the test message was not taken: {error}", fix)]
         return [fine(f"channel {name}", "took the test message; see whether it arrived")]

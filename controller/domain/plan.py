@@ -13,7 +13,18 @@ from controller.domain.quantities import Duration, ExposureText, Key, Name, expo
 API_VERSION = "rampart/v1"
 ApiVersion = Literal["rampart/v1"]
 NonNegative = Annotated[int, Meta(ge=0)]
-EventName = Literal["started", "advanced", "paused", "resumed", "stepped_back", "killed", "completed", "approval"]
+EventName = Literal[
+    "started",
+    "advanced",
+    "paused",
+    "resumed",
+    "stepped_back",
+    "killed",
+    "completed",
+    "approval",
+    "reset",
+    "abandoned",
+]
 
 
 class Document(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from controller.api import authentication
-from controller.api.authentication import FailureLimiter
+from controller.attempts import FailureLimiter
 from controller.domain.catalogue import SCOPES, Scope
 from controller.settings import ServerSettings, Settings
 from tests.api.fake_engine import FakeEngine, Gone, client_of
@@ -59,7 +59,7 @@ async def test_no_route_opens_without_a_token(client: httpx.AsyncClient) -> None
 async def test_no_route_opens_to_an_unknown_token(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication.FailureLimiter, "wrong_token", lambda *_: 0.0)
+    monkeypatch.setattr(FailureLimiter, "wrong_token", lambda *_: 0.0)
     for route in await protected(client):
         answer = await route.call(client, {"Authorization": "Bearer rampart_guessed"})
         assert answer.status_code == 401, route.template
@@ -68,7 +68,7 @@ async def test_no_route_opens_to_an_unknown_token(
 async def test_no_route_opens_to_an_expired_token(
     engine: FakeEngine, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication.FailureLimiter, "wrong_token", lambda *_: 0.0)
+    monkeypatch.setattr(FailureLimiter, "wrong_token", lambda *_: 0.0)
     secret = engine.secret_of(*SCOPES, expires_in=60)
     headers = {"Authorization": f"Bearer {secret}"}
     assert (await client.get("/api/v1/plans", headers=headers)).status_code == 200

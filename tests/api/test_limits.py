@@ -8,7 +8,7 @@ import pytest
 
 from controller import api
 from controller.access import Actor
-from controller.api.admission import MAX_BODY_BYTES
+from controller.admission import MAX_BODY_BYTES
 from controller.domain.status import RunStatus
 from tests.api.fake_engine import FakeEngine, client_of
 
@@ -69,7 +69,7 @@ async def test_a_full_house_answers_at_once_and_still_kills(monkeypatch: pytest.
 
 
 async def test_a_body_that_does_not_come_to_its_end_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.api.admission.BODY_WITHIN_SECONDS", 0.05)
+    monkeypatch.setattr("controller.admission.BODY_WITHIN_SECONDS", 0.05)
     monkeypatch.setattr(api, "KILLS_AT_ONCE", 1)
     engine = FakeEngine()
 

@@ -6,7 +6,7 @@ import httpx
 import msgspec
 import pytest
 
-from controller.api import authentication
+from controller.attempts import FailureLimiter
 from controller.domain.catalogue import SCOPES, Kill, KillRecord, PeerAnswer
 from controller.settings import Settings
 from tests.api.fake_engine import FLAG, PEER_SECRET, START, FakeEngine, Gone, client_of
@@ -50,7 +50,7 @@ async def test_the_door_opens_to_no_token_whatever_its_scopes(
 async def test_the_secret_of_the_replicas_opens_no_other_route(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication.FailureLimiter, "wrong_token", lambda *_: 0.0)
+    monkeypatch.setattr(FailureLimiter, "wrong_token", lambda *_: 0.0)
     document = (await client.get("/api/v1/openapi.json")).json()
     values = {"plan": "checkout-v2", "name": "some-name", "key": "checkout-v2", "environment": "production"}
     protected = [

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import announcer as announcing
-from controller.announcer import EVENTS, Announcer
+from controller.announcer import Announcer
 from controller.channels import build
 from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import PlanRevision
+from controller.domain.message import EVENTS, Message, message
 from controller.domain.rollout import Observations, Run
 from controller.errors import StoreUnavailable, Unavailable
 from controller.ports import Store
@@ -75,12 +76,12 @@ class Ear:
         self.ill: Exception | None = None
         self.hanging: asyncio.Event | None = None
 
-    async def announce(self, entry: AuditEntry) -> None:
+    async def announce(self, message: Message) -> None:
         if self.hanging is not None:
             await self.hanging.wait()
         if self.ill is not None:
             raise self.ill
-        self.heard.append(entry.id)
+        self.heard.append(message.id)
 
     async def close(self) -> None:
         pass
@@ -262,7 +263,9 @@ async def test_closing_ends_a_delivery_that_hangs() -> None:
 
 async def test_the_log_channel_writes_what_a_person_needs(capsys: pytest.CaptureFixture[str]) -> None:
     channel = build("audit-trail", LogChannelSettings())
-    await channel.announce(entry(1, "kill", reason="p95 0.61 s is above 3x baseline"))
+    told = message(1, entry(1, "kill", reason="p95 0.61 s is above 3x baseline"), PLAN, "")
+    assert told is not None
+    await channel.announce(told)
     await channel.close()
-    told = capsys.readouterr()
-    assert "p95 0.61 s is above 3x baseline" in told.out + told.err
+    written = capsys.readouterr()
+    assert "p95 0.61 s is above 3x baseline" in written.out + written.err

@@ -11,6 +11,7 @@ from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import ActiveKill, Barrier, PeerAnswer, Roll, Transition
 from controller.domain.evidence import Question, Reading
 from controller.domain.flag import FlagChange, FlagState
+from controller.domain.message import Message
 from controller.engine import ANNOUNCE_LEASE_SECONDS, quiet_seconds
 from controller.errors import ProviderUnavailable, RaisesBlocked, Refused, StoreUnavailable
 from controller.held import is_off
@@ -593,10 +594,10 @@ class Told:
     """Implements `ports.Channel`."""
 
     def __init__(self) -> None:
-        self.actions: list[str] = []
+        self.events: list[str] = []
 
-    async def announce(self, entry: AuditEntry) -> None:
-        self.actions.append(entry.action)
+    async def announce(self, message: Message) -> None:
+        self.events.append(message.event)
 
     async def close(self) -> None:
         """Nothing is held open."""
@@ -615,15 +616,15 @@ async def test_one_replica_at_a_time_announces_and_another_goes_on_when_it_is_go
         await member.engine.announce()
     await a.pause()
     await b.engine.announce()
-    assert {name: one.actions for name, one in told.items()} == {"a": ["start"], "b": [], "c": []}
+    assert {name: one.events for name, one in told.items()} == {"a": ["started"], "b": [], "c": []}
     cluster.crash("a")
     cluster.clock.elapsed += ANNOUNCE_LEASE_SECONDS - 0.1
     await b.engine.announce()
-    assert told["b"].actions == []
+    assert told["b"].events == []
     cluster.clock.elapsed += 0.2
     await b.engine.announce()
     await cluster.members["c"].engine.announce()
-    assert {name: one.actions for name, one in told.items()} == {"a": ["start"], "b": ["pause"], "c": []}
+    assert {name: one.events for name, one in told.items()} == {"a": ["started"], "b": ["paused"], "c": []}
 
 
 # — the built-in flags of every replica —

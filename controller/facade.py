@@ -1,4 +1,4 @@
-"""What the JSON door asks of the engine. The composition root hands over whoever answers to it."""
+"""What the doors for people and programs ask of the engine: the composition root hands over who answers to it."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
