@@ -72,7 +72,11 @@ class RaisesBlocked(Conflict):
 
 
 class Unavailable(RampartError):
-    pass
+    """`again_in`: seconds after which asking may make sense, where the other side said so."""
+
+    def __init__(self, message: str = "", *, again_in: float | None = None) -> None:
+        super().__init__(message)
+        self.again_in = again_in
 
 
 class StoreUnavailable(Unavailable):
@@ -92,11 +96,12 @@ class ProviderUnavailable(Unavailable):
 
 
 class NotAsked(Unavailable):
-    """Nothing was sent. `again_in`: seconds after which asking may make sense."""
+    """Nothing was sent."""
+
+    again_in: float
 
     def __init__(self, message: str, *, again_in: float) -> None:
-        super().__init__(message)
-        self.again_in = again_in
+        super().__init__(message, again_in=again_in)
 
 
 class SettingsError(RampartError):

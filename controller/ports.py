@@ -82,8 +82,16 @@ class FlagProvider(Protocol):
 class Channel(Protocol):
     """Who is told."""
 
+    @property
+    def resolves(self) -> bool:
+        """It keeps incidents open until they end: it is also told of what ends (`message.ENDS`) an event it was
+        to be told of, with `Message.only_ends` set when the plan did not ask for that itself.
+        """
+
     async def announce(self, message: Message) -> None:
-        """Raises Unavailable when it should be tried again, Undeliverable when that is of no use."""
+        """One attempt. Raises Unavailable when it should be tried again, not before `again_in` seconds where it
+        has one, and Undeliverable when that is of no use.
+        """
 
     async def close(self) -> None: ...
 

@@ -9,6 +9,8 @@ log = structlog.get_logger()
 
 
 class LogChannel:
+    resolves = False
+
     def __init__(self, name: str, settings: LogChannelSettings) -> None:
         self._name = name
 

@@ -28,6 +28,20 @@ EVENTS: Mapping[str, EventName] = {
 """The actions that somebody may want to be told of."""
 
 
+ENDS: Mapping[EventName, frozenset[EventName]] = {
+    "started": frozenset({"approval"}),
+    "advanced": frozenset({"approval"}),
+    "paused": frozenset({"approval"}),
+    "resumed": frozenset({"paused", "stepped_back"}),
+    "stepped_back": frozenset({"approval"}),
+    "killed": frozenset({"paused", "stepped_back", "approval"}),
+    "completed": frozenset({"approval"}),
+    "reset": frozenset({"killed"}),
+    "abandoned": frozenset({"paused", "stepped_back", "approval"}),
+}
+"""What is over once an event has happened to the same flag: an incident that was opened for it can be closed."""
+
+
 class Cited(Struct, frozen=True, kw_only=True):
     """The rule that decided, as judged. Numbers are in `unit`; ratios are 0 to 1."""
 
@@ -47,6 +61,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
     `rollout` is the plan's name; None for a flag without one. `exposure` is desired from now on, in thousandths
     of a percent; None where nothing was said of it. `link` is the rollout's page, empty without a public URL.
+    `only_ends`: the plan did not ask for this event; it is told to end what was told before (`ENDS`).
     """
 
     id: str
@@ -65,6 +80,7 @@ class Message(Struct, frozen=True, kw_only=True):
     cited: Cited | None = None
     link: str = ""
     runbook: str = ""
+    only_ends: bool = False
 
 
 class _Side(Struct, frozen=True):

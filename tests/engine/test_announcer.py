@@ -71,6 +71,8 @@ class Rows:
 class Ear:
     """A channel that keeps what it was told; `ill` makes it fail or hang instead."""
 
+    resolves = False
+
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.ill: Exception | None = None

@@ -535,6 +535,8 @@ async def test_nobody_to_tell_is_a_risk_and_messages_that_wait_are_a_failure(pra
 class Deaf:
     """A channel that takes nothing, or anything."""
 
+    resolves = False
+
     def __init__(self, error: Exception | None) -> None:
         self.error = error
         self.heard: list[str] = []

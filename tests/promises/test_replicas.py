@@ -593,6 +593,8 @@ async def test_nobody_counts_in_a_new_life_before_its_barrier_stands(cluster: Cl
 class Told:
     """Implements `ports.Channel`."""
 
+    resolves = False
+
     def __init__(self) -> None:
         self.events: list[str] = []
 
