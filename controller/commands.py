@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from controller.access import Actor
 from controller.domain import adoption
+from controller.domain.alerts import AlertOutcome, Order
 from controller.domain.assess import assess_and_decide
 from controller.domain.audit import AuditEntry, AuditRow
 from controller.domain.binding import Guardrail, bind_all
@@ -132,13 +133,37 @@ class Commands:
         decision = replace(decision, cause="user", text=_by(actor, decision.text, note))
         extra = carried(uuid.uuid4().hex, run, definition, guardrails, inputs, decision)
         details = basis(run, inputs, evidence)
-        await self._carry_out(run, definition, decision, observations, actor, extra=extra, details=details)
+        more = {"extra": extra, "details": details, "newest_freeze": inputs.newest_freeze}
+        await self._carry_out(run, definition, decision, observations, actor, **more)
         return await self.status(plan)
 
     async def pause(self, plan: str, actor: Actor, note: str) -> RunStatus:
         run, definition, _, observations = await self._operable(plan, actor, "pause")
         text = _by(actor, f"paused at {exposure_text(run.exposure)}", note)
         return await self._stay(run, definition, observations, actor, "pause", text)
+
+    async def pause_by_alert(self, order: Order, actor: Actor) -> tuple[AlertOutcome, str]:
+        """Once for each start of the alert and each run, whoever resumed that since. Raises as a pause does."""
+        run, observations = await self._found(order.plan, None)
+        _require_lowering(run, actor)
+        alert = order.alert
+        acted, noted = alert.identity(run.id), alert.identity(f"{run.id} was paused")
+        for entry_id in (acted, noted):
+            if await self._store.committed(entry_id) is not None:
+                return "repeated", f"this start of the alert was dealt with before; {run.id} is {run.phase}"
+        if run.phase == "paused":
+            text = f"{order.reason}; {run.id} was paused already"
+            entry = self._entry(actor, "alert", run.flag.environment, run.id, text)
+            await self._store.note(replace(entry, id=noted, cause="alert", details={"alert": alert.facts()}))
+            return "already_paused", f"{run.id} was paused already"
+        if run.phase != "progressing":
+            return "not_running", f"{run.id} is {run.phase}: there is nothing to pause"
+        definition = (await self._plan(order.plan, run.plan_revision)).plan
+        text = _by(actor, f"paused at {exposure_text(run.exposure)}", order.reason)
+        decision = replace(_unmoved(run, "pause", text), cause="alert")
+        details = {"alert": alert.facts()}
+        await self._carry_out(run, definition, decision, observations, actor, details=details, entry_id=acted)
+        return "paused", f"{run.id} is paused at {exposure_text(run.exposure)}"
 
     async def resume(self, plan: str, actor: Actor, note: str) -> RunStatus:
         """Adopt the exposure that is observed, never more than was committed, and restart the bake."""
@@ -375,10 +400,11 @@ class Commands:
     async def _operable(
         self, plan: str, actor: Actor, action: Action
     ) -> tuple[Run, RolloutPlan, tuple[Guardrail, ...], Observations]:
-        """The run, when this actor may do this to it now. Lowering is also the right of whoever may kill."""
+        """The run, when this actor may do this to it now."""
         run, definition, guardrails, observations = await self._active(plan)
-        lowering = action in ("pause", "step_back")
-        if not (lowering and actor.may("kill", run.flag.environment)):
+        if action in ("pause", "step_back"):
+            _require_lowering(run, actor)
+        else:
             actor.require("operate", run.flag.environment)
         next_phase(run.phase, action)
         return run, definition, guardrails, observations
@@ -422,6 +448,12 @@ def _require_second_person(actor: Actor, run: Run, authors: set[str], because: S
             "not the author",
             blocks=[*because, f"written by {', '.join(sorted(authors))}"],
         )
+
+
+def _require_lowering(run: Run, actor: Actor) -> None:
+    """Lowering is also the right of whoever may kill."""
+    if not actor.may("kill", run.flag.environment):
+        actor.require("operate", run.flag.environment)
 
 
 def _by(actor: Actor, text: str, note: str) -> str:

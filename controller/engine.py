@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
+from controller.alert_receiver import AlertReceiver
 from controller.announcer import Announcer
 from controller.commands import Commands
 from controller.domain.catalogue import FlagConfig, Replica
 from controller.domain.plan import FlagRef
 from controller.errors import Conflict
+from controller.freezebook import FreezeBook
 from controller.in_flight import InFlight
 from controller.journal import Journal
 from controller.kill_ledger import KillLedger
@@ -23,6 +25,7 @@ from controller.lastknown import KnownFlag
 from controller.lowering import Lowering
 from controller.ports import Channel, Clock, FlagProvider, MetricSource, Peers, Store, Timers
 from controller.presence import Presence
+from controller.recent import Recent
 from controller.reconciler import Reconciler
 from controller.scheduler import Pace, Scheduler
 from controller.settings import Settings
@@ -62,6 +65,7 @@ class Engine:
     ) -> None:
         self.owner, self.store, self.board, self.metrics = owner, store, board, metrics
         self._settings, engine = settings, settings.engine
+        self.freezebook = FreezeBook()
         self.killbook, self.lowering, self.kill_ledger, self.killer = kill_path(
             journal=journal,
             store=store,
@@ -85,6 +89,7 @@ class Engine:
             metrics=metrics,
             valid_seconds=engine.presence_seconds,
         )
+        self.recent = Recent()
         self.reconciler = Reconciler(
             owner=owner,
             store=store,
@@ -94,12 +99,23 @@ class Engine:
             killer=self.killer,
             clock=clock,
             metrics=metrics,
+            recent=self.recent,
             settings=engine,
             obstacles=lambda: self.presence.obstacles,
             acknowledge=self.presence.acknowledge,
+            freezebook=self.freezebook,
             chance=chance,
         )
         self.commands = Commands(self.reconciler, settings.groups)
+        self.alerts = AlertReceiver(
+            commands=self.commands,
+            killer=self.killer,
+            killbook=self.killbook,
+            kill_ledger=self.kill_ledger,
+            store=store,
+            clock=clock,
+            metrics=metrics,
+        )
         self.announcer = self._announcer(channels, clock)
         self.scheduler = Scheduler(
             reconciler=self.reconciler,
@@ -122,10 +138,11 @@ class Engine:
 
     async def refresh(self) -> None:
         """What memory holds of the database, renewed. Kills stay laid over whatever it says of a flag."""
+        self.freezebook.load(await self.store.freezes())
         plans = [revision.plan for revision in await self.store.plans()]
         asked_at = self.board.revision
         configs = await self.store.flag_configs()
-        known = [KnownFlag(plan=plan.metadata.name, flag=plan.spec.flag, serve=plan.spec.serve) for plan in plans]
+        known = [KnownFlag.of(plan) for plan in plans]
         self.killbook.learn(known, self.flags_of(configs))
         kills = [held.record for held in self.killbook.in_force()]
         for forgotten in self.board.load(configs, kills, asked_at=asked_at):

@@ -9,7 +9,9 @@ RampartError
 ├── Invalid                 the input is wrong; carries the fields
 ├── Conflict                somebody else changed it first
 │   ├── StaleLease          this replica no longer holds the run
-│   └── KillInForce         a kill covers the flag
+│   ├── KillInForce         a kill covers the flag
+│   └── RaisesBlocked       nothing may rise: a replica is absent, or history was lost
+│       └── FreezeBegan     a freeze holds that was not known when it was decided
 ├── Unavailable             a dependency did not answer
 │   ├── StoreUnavailable
 │   ├── SourceUnavailable
@@ -68,6 +70,10 @@ class KillInForce(Conflict):
 
 
 class RaisesBlocked(Conflict):
+    pass
+
+
+class FreezeBegan(RaisesBlocked):
     pass
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from controller.domain.catalogue import KillRecord
 from controller.domain.plan import FlagRef, Serve
-from controller.domain.status import KillStatus
+from controller.domain.status import KillReceipt, KillStatus
 from controller.errors import KillInForce, NotFound
 from controller.held import Held
 from controller.lastknown import KnownFlag
@@ -21,7 +21,10 @@ RELEASED_KEPT = 10_000
 
 
 class KillBook:
-    """`others` are the names of all other registered replicas: they must know of a kill, too."""
+    """`others` are the names of all other registered replicas: they must know of a kill, too.
+
+    `informed`: plans were learnt once, from the database or the disk. Before that an unknown one may well exist.
+    """
 
     def __init__(self, *, clock: Clock, providers: Collection[str], overlay: Overlay | None = None) -> None:
         """`providers` are the names that the settings give them. `overlay`: over flags of theirs served here."""
@@ -31,6 +34,7 @@ class KillBook:
         self.others: frozenset[str] = frozenset()
         self._known: dict[FlagRef, list[KnownFlag]] = {}
         self._flags: frozenset[FlagRef] = frozenset()
+        self.informed = False
         self._held: dict[str, Held] = {}
         self._of_flag: dict[FlagRef, dict[str, Held]] = {}
         self._released: dict[str, None] = {}
@@ -42,7 +46,7 @@ class KillBook:
 
     def learn(self, known: Iterable[KnownFlag], flags: Iterable[FlagRef] = ()) -> None:
         """The flags that plans name, and others that can be killed by their bare key."""
-        self._known = {}
+        self._known, self.informed = {}, True
         for entry in known:
             self._known.setdefault(entry.flag, []).append(entry)
         self._flags = frozenset(flags)
@@ -53,6 +57,9 @@ class KillBook:
 
     def known(self) -> list[KnownFlag]:
         return [entry for of_flag in self._known.values() for entry in of_flag]
+
+    def plans_of(self, flag: FlagRef) -> list[KnownFlag]:
+        return list(self._known.get(flag, ()))
 
     def serve(self, flag: FlagRef) -> Serve | None:
         """What the plans of the flag serve; None when none names it, or they do not agree on the variations.
@@ -109,6 +116,10 @@ class KillBook:
 
     def kills_of(self, flag: FlagRef) -> list[KillStatus]:
         return [held.status() for held in self.holding(flag)]
+
+    def receipts(self, flag: FlagRef) -> list[KillReceipt]:
+        """How far each kill of the flag has come by now."""
+        return [held.receipt(self.others) for held in self.holding(flag)]
 
     def automatic_kills(self, within_seconds: float) -> int:
         since = self._clock.now() - timedelta(seconds=within_seconds)

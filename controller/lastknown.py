@@ -12,18 +12,34 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from controller.domain.alerts import AlertAction, most_allowed
 from controller.domain.catalogue import FlagConfig, SdkKey, Token
-from controller.domain.plan import FlagRef, Serve
+from controller.domain.plan import FlagRef, RolloutPlan, Serve
 
 log = structlog.get_logger()
 
 
 class KnownFlag(Struct, frozen=True, kw_only=True):
-    """A flag that a plan names, and what the plan serves."""
+    """A flag that a plan names, what the plan serves, and the most that alerts may do to it."""
 
     plan: str
     flag: FlagRef
     serve: Serve
+    alerts: AlertAction = "pause"
+    owner: str = ""
+    labels: dict[str, str] = {}
+
+    @staticmethod
+    def of(plan: RolloutPlan) -> "KnownFlag":
+        about, spec = plan.metadata, plan.spec
+        return KnownFlag(
+            plan=about.name,
+            flag=spec.flag,
+            serve=spec.serve,
+            alerts=most_allowed(plan),
+            owner=about.owner,
+            labels=about.labels,
+        )
 
 
 class LastKnown(Struct, frozen=True, kw_only=True):

@@ -28,7 +28,9 @@ from controller.domain.catalogue import (
 )
 from controller.domain.evidence import Question, Reading
 from controller.domain.flag import FlagChange, FlagKill, Observation, ProviderLimits
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.message import Message
+from controller.domain.notification import Backlog, DeadLetter, Letters, Owed, Shed, Waiting
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
@@ -180,9 +182,9 @@ class Store(Protocol):
     async def commit(self, transition: Transition) -> int:
         """State, audit entry and outbox together; returns the audit sequence.
 
-        Guarded by run version, by lease epoch and owner (when given) and, for a raise, by the flag's kill epoch
-        and the presence of every registered replica, in the same statement. Raises Conflict, StaleLease,
-        KillInForce or RaisesBlocked; nothing has happened then. After StoreUnavailable the outcome is unknown:
+        Guarded by run version, by lease epoch and owner (when given) and, for a raise, by the flag's kill epoch,
+        the presence of every registered replica, and that no freeze holds that is newer than those it was decided
+        with, in the same statement. Raises Conflict, StaleLease, KillInForce or RaisesBlocked; nothing has happened then. After StoreUnavailable the outcome is unknown:
         ask `committed`.
         """
 
@@ -191,6 +193,9 @@ class Store(Protocol):
 
     async def committed(self, entry_id: str) -> int | None:
         """The audit sequence of that entry, or None when it never happened."""
+
+    async def note(self, entry: AuditEntry) -> None:
+        """An audit entry of something that changed nothing. One with an id that is already there adds nothing."""
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
         """Observations and seconds until the next check, for claims whose epoch still holds."""
@@ -209,6 +214,19 @@ class Store(Protocol):
 
     async def reset_kills(self, flag: FlagRef, kill_ids: Collection[str], entry: AuditEntry) -> Sequence[str]:
         """Returns the ids that were in force and are covered. Raises Conflict when one named is unknown."""
+
+    # — freezes of the organisation —
+    async def add_freeze(self, freeze: OrganisationFreeze, entry: AuditEntry) -> int | None:
+        """Its number; None, and nothing happened, when one of that name is not over at `entry.at`."""
+
+    async def lift_freeze(self, freeze: OrganisationFreeze, entry: AuditEntry) -> bool:
+        """Store the one of that name that is not over at `entry.at` as given; False when there is none."""
+
+    async def freezes(self) -> Sequence[OrganisationFreeze]:
+        """Those that hold or are to come."""
+
+    async def latest_freezes(self) -> Sequence[OrganisationFreeze]:
+        """The newest first, those that are over or were lifted included; not all of a long history."""
 
     # — replicas —
     async def check_in(self, replica: Replica, *, life: str, valid_seconds: float, remembered: int) -> Roll:
@@ -249,8 +267,8 @@ class Store(Protocol):
         self, *, after: int = 0, limit: int = 1000, run: str | None = None, newest_first: bool = False
     ) -> Sequence[AuditRow]: ...
     async def audit_head(self) -> tuple[int, bytes]: ...
-    async def unannounced(self, limit: int) -> Sequence[tuple[int, AuditEntry]]: ...
-    async def announced(self, sequences: Collection[int]) -> None: ...
+    async def unannounced(self, limit: int) -> Sequence[tuple[int, AuditEntry]]:
+        """The oldest that `NotificationStore.take` was not called for."""
 
     async def close(self) -> None: ...
 
@@ -279,3 +297,46 @@ class EventStore(Protocol):
 
     async def forget(self, *, counts_seconds: float, deliveries_seconds: float) -> None:
         """Delete what is older: counts and what nobody asked for, and the deliveries that were counted."""
+
+
+class NotificationStore(Protocol):
+    """What channels have to be told yet, and what they could not be told, for all replicas.
+
+    A message of a channel is known by its own id. Times are the database's. Raises StoreUnavailable.
+    """
+
+    async def take(self, entry_ids: Collection[str], owed: Sequence[Owed]) -> None:
+        """These audit entries count as announced, and what is owed for them waits: all of it or nothing.
+
+        Of entries that were taken before nothing is owed again.
+        """
+
+    async def waiting(self, channel: str, *, resting: Collection[str], limit: int) -> Sequence[Waiting]:
+        """In order: the oldest few of each thread that is not in `resting`."""
+
+    async def told(self, channel: str, message_ids: Collection[str]) -> None:
+        """The channel has taken them: they are forgotten."""
+
+    async def failed(self, channel: str, message_id: str, why: str) -> None:
+        """It waits on, with one attempt more."""
+
+    async def bury(self, channel: str, message_id: str, why: str) -> None:
+        """From now on it is a dead letter."""
+
+    async def give_up(self, channel: str, *, older_than_seconds: float, why: str) -> int:
+        """What waits for longer is dead letters from now on. Returns how many these are."""
+
+    async def backlog(self) -> Sequence[Backlog]:
+        """Of every channel for which something waits or is dead."""
+
+    async def shed(self, *, waiting: int, dead: int) -> Sequence[Shed]:
+        """No more than so many of a channel are kept: the oldest that wait die, the oldest dead are dropped."""
+
+    async def dead(self, *, channel: str | None = None, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
+        """By id, from the one behind `after` on."""
+
+    async def redeliver(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+        """They wait again as if they had just been taken; audited. Returns the ids of those that were there."""
+
+    async def discard(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+        """They are forgotten; audited. Returns the ids of those that were there."""

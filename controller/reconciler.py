@@ -33,9 +33,10 @@ from controller.domain.consequences import (
 from controller.domain.decide import Decision, Evidence
 from controller.domain.explain import run_status
 from controller.domain.flag import FlagChange, FlagState, TurnOn, Unknown
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import RolloutPlan
 from controller.domain.quarantine import quarantined
-from controller.domain.rollout import RAISING, Observations, Run, Seen
+from controller.domain.rollout import FREEZABLE, RAISING, Observations, Run, Seen
 from controller.errors import (
     Conflict,
     KillInForce,
@@ -47,10 +48,12 @@ from controller.errors import (
     StoreUnavailable,
 )
 from controller.faultpoints import reach
+from controller.freezebook import FreezeBook
 from controller.killbook import KillBook
 from controller.killer import Killer
 from controller.lookout import Looked, Lookout, in_turns
 from controller.ports import Clock, FlagProvider, MetricSource, Store
+from controller.recent import Recent
 from controller.settings import EngineSettings
 from controller.telemetry import Metrics, without_secrets
 
@@ -100,9 +103,11 @@ class Reconciler:
         killer: Killer,
         clock: Clock,
         metrics: Metrics,
+        recent: Recent,
         settings: EngineSettings,
         obstacles: Callable[[], tuple[str, ...]],
         acknowledge: Callable[[str], None],
+        freezebook: FreezeBook,
         chance: Callable[[], float],
     ) -> None:
         """`obstacles` say why the database lets nothing rise just now; `acknowledge` is told what it recorded."""
@@ -113,9 +118,11 @@ class Reconciler:
         self.killer = killer
         self.clock = clock
         self._metrics = metrics
+        self._recent = recent
         self._settings = settings
         self._obstacles = obstacles
         self._acknowledge = acknowledge
+        self._freezebook = freezebook
         self.lookout = Lookout(
             sources=sources, providers=providers, clock=clock, metrics=metrics, settings=settings, chance=chance
         )
@@ -249,6 +256,7 @@ class Reconciler:
             observations,
             actor="rampart",
             lease_epoch=claim.lease_epoch,
+            newest_freeze=inputs.newest_freeze,
             extra=extra,
             details=basis(run, inputs, evidence),
         )
@@ -260,8 +268,10 @@ class Reconciler:
     def _show(
         self, run: Run, plan: RolloutPlan, guardrails: tuple[Guardrail, ...], observations: Observations
     ) -> None:
+        status = run_status(run, plan, guardrails, observations, [])
+        self._recent.seen(status, self.clock.now())
         if run.active:
-            self._metrics.run_seen(run_status(run, plan, guardrails, observations, []))
+            self._metrics.run_seen(status)
         else:
             self._metrics.run_ended(run.id)
 
@@ -289,7 +299,16 @@ class Reconciler:
             automatic_kills=self.killbook.automatic_kills(self._settings.automatic_kills_window_seconds),
             max_automatic_kills=self._settings.max_automatic_kills,
             obstacles=self._obstacles(),
+            freezes=self._freezes(run, claim.plan),
+            newest_freeze=self._freezebook.newest,
             bake_waived=bake_waived,
+        )
+
+    def _freezes(self, run: Run, plan: RolloutPlan) -> tuple[OrganisationFreeze, ...]:
+        """By the labels of the plan as the run follows it, and as it stands now."""
+        newest = [known.labels for known in self.killbook.plans_of(run.flag)]
+        return self._freezebook.covering(
+            run.flag.environment, plan.metadata.labels, *newest, now=self.clock.now()
         )
 
     def _too_old(self, looked: Looked, every: float) -> bool:
@@ -325,21 +344,27 @@ class Reconciler:
         *,
         actor: str,
         lease_epoch: int | None,
+        newest_freeze: int = 0,
         extra: Mapping[str, Any] | None = None,
         details: Mapping[str, Any] | None = None,
+        entry_id: str = "",
     ) -> Run:
-        """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises."""
+        """Commit the decision; then, and only if that is certain, apply it. Raises what the commit raises.
+
+        `newest_freeze` is of what it was decided with; freezes stand against starts and advances alone.
+        """
         now, mark, began = self.clock.now(), self.killbook.mark(), self.clock.monotonic()
         after = state_after(run, decision, now, extra or {})
         moved = (after.exposure, after.audience) != (run.exposure, run.audience)
         changed = moved or decision.action == "lower"  # what rose behind our back is written down again
         anew = changed or (run.confirmed and not after.confirmed)
-        entry = audit_entry(uuid.uuid4().hex, run, after, decision, actor, now, details or {})
+        entry = audit_entry(entry_id or uuid.uuid4().hex, run, after, decision, actor, now, details or {})
         move = Transition(
             before=run,
             after=after,
             entry=entry,
             raises=decision.action in RAISING,
+            newest_freeze=newest_freeze if decision.action in FREEZABLE else None,
             lease_epoch=lease_epoch,
             lease_owner=self._owner if lease_epoch is not None else None,
             observations=observations_after(decision, observations, changed=anew, version=after.version),
@@ -516,6 +541,8 @@ class Reconciler:
             observations = replace(evidence.observations, quarantine=None)
             self._last_held[claim.run.id] = replace(claim, observations=observations)
             self._release(claim.run)
+            shown = replace(observations, seen=self._seen(looked, evidence, decision, inputs.now))
+            self._recent.seen(run_status(claim.run, claim.plan, guardrails, shown, []), inputs.now)
             if decision.action == "kill":
                 await self._kill(claim.run, claim.plan, decision, basis(claim.run, inputs, evidence))
         except Exception as error:  # noqa: BLE001 - one poisonous run must not stop the others
@@ -544,5 +571,7 @@ class Reconciler:
             automatic_kills=self.killbook.automatic_kills(self._settings.automatic_kills_window_seconds),
             max_automatic_kills=self._settings.max_automatic_kills,
             obstacles=self._obstacles(),
+            freezes=self._freezes(run, plan),
+            newest_freeze=self._freezebook.newest,
             bake_waived=True,
         )

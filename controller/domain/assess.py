@@ -15,6 +15,7 @@ from controller.domain.convergence import converge
 from controller.domain.decide import Decision, Evidence, decide, stage_at
 from controller.domain.evidence import Question, Reading, Verdict
 from controller.domain.flag import FlagState, Observation
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.judge import Side, Sides, judge, settle
 from controller.domain.plan import RolloutPlan
 from controller.domain.quantities import FULL_EXPOSURE
@@ -27,6 +28,8 @@ class Inputs(Struct, frozen=True, kw_only=True):
 
     `elapsed` is the time since this holder's previous tick of the run (0 for a new holder), `since_apply` since
     its latest write to the provider. `obstacles` say why the database lets no run rise, whatever its evidence.
+    `freezes` are the organisation's that cover the plan and are not over; `newest_freeze` is the number of the
+    newest one that was known then, whomever it covers.
     """
 
     now: datetime
@@ -39,6 +42,8 @@ class Inputs(Struct, frozen=True, kw_only=True):
     automatic_kills: int = 0
     max_automatic_kills: int = 3
     obstacles: tuple[str, ...] = ()
+    freezes: tuple[OrganisationFreeze, ...] = ()
+    newest_freeze: int = 0
     bake_waived: bool = False
 
 
@@ -123,7 +128,7 @@ def weigh(
         guardrails=guardrails,
         verdicts=verdicts if not nobody_treated(run) else (),
         elapsed=countable(inputs.elapsed, poll_seconds(guardrails)),
-        schedule_open=closed(plan.spec.schedule, inputs.now) is None,
+        schedule_open=closed(plan.spec.schedule, inputs.now, inputs.freezes) is None,
     )
     convergence = converge(
         run, plan, inputs.observed, seconds_since_apply=inputs.since_apply, settle_seconds=inputs.settle_seconds
@@ -138,6 +143,7 @@ def weigh(
         automatic_kills=inputs.automatic_kills,
         max_automatic_kills=inputs.max_automatic_kills,
         obstacles=inputs.obstacles,
+        freezes=inputs.freezes,
         baselines_missing=missing,
         bake_waived=inputs.bake_waived,
         people=_people(plan, inputs.observed),

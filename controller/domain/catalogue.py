@@ -45,13 +45,15 @@ class Transition(Struct, frozen=True, kw_only=True):
 
     `lease_epoch` None is a person's command: no lease needed. `lease_owner` is who claimed it: after a failover to
     a past an epoch is given out twice. `raises` makes the commit check that the flag's kill epoch is still
-    `after.kill_epoch`. `check_in_seconds` is when the next tick is due.
+    `after.kill_epoch`. `newest_freeze` is the newest freeze of the organisation that a start or an advance was
+    decided in knowledge of; None: no freeze stands against it. `check_in_seconds` is when the next tick is due.
     """
 
     before: Run
     after: Run
     entry: AuditEntry
     raises: bool
+    newest_freeze: int | None = None
     lease_epoch: int | None = None
     lease_owner: str | None = None
     observations: Observations | None = None
@@ -77,6 +79,11 @@ class KillRecord(Struct, frozen=True, kw_only=True, tag="kill"):
     kill: Kill
     serve: Serve | None = None
     details: dict[str, Any] = {}
+
+    @property
+    def cause(self) -> Literal["policy", "user", "alert"]:
+        """An alert is told by the details: replicas of a version that knows no such cause must hear the kill, too."""
+        return "alert" if "alert" in self.details else self.kill.cause
 
 
 class PeerAnswer(Struct, frozen=True, kw_only=True):

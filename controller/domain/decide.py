@@ -18,6 +18,7 @@ from controller.domain.binding import Guardrail
 from controller.domain.convergence import Convergence, latest_change
 from controller.domain.evidence import Verdict
 from controller.domain.flag import FlagState
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import RolloutPlan, Stage
 from controller.domain.quantities import FULL_EXPOSURE, duration_text, exposure_text
 from controller.domain.rollout import NOT_STARTED, Action, Block, Cause, Observations, Run, Served, Timer
@@ -30,8 +31,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
     `verdicts` judge the treated side, or the control while nobody is treated. `baselines_missing` names metrics
     whose control reading for 100 % is not in hand. `obstacles` say why no run at all may rise now: a kill may
-    be missing in the database. `bake_waived` is a person's manual advance. `people` is the flag as people serve
-    it, where it is only observed.
+    be missing in the database. `freezes` are the organisation's that cover the plan. `bake_waived` is a person's
+    manual advance. `people` is the flag as people serve it, where it is only observed.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -40,6 +41,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     automatic_kills: int = 0
     max_automatic_kills: int = 3
     obstacles: tuple[str, ...] = ()
+    freezes: tuple[OrganisationFreeze, ...] = ()
     baselines_missing: tuple[str, ...] = ()
     bake_waived: bool = False
     people: FlagState | None = None
@@ -340,7 +342,7 @@ def _raise_or_wait(
         text = f"{stage.name} ({exposure_text(stage.share)}) waits for approval from {asked}"
         return _stay(run, "request_approval", "policy", text)
     blocks += [Block(code="replicas", text=f"no run may rise: {why}") for why in evidence.obstacles]
-    shut = closed(plan.spec.schedule, now)
+    shut = closed(plan.spec.schedule, now, evidence.freezes)
     if shut:
         blocks.append(Block(code="schedule", text=shut.why, clears_at=shut.opens_at))
     if approval and _asked(run, target) and not _granted(run, target):

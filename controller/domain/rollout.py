@@ -40,7 +40,7 @@ Action = Literal[
     "reset",
     "abandon",
 ]
-Cause = Literal["policy", "user", "drift", "no_data", "schedule", "provider"]
+Cause = Literal["policy", "user", "alert", "drift", "no_data", "schedule", "provider"]
 
 TRANSITIONS: Mapping[Phase, Mapping[Action, Phase]] = {
     "pending": {
@@ -88,6 +88,9 @@ COMMANDS: tuple[Action, ...] = (
 """What a person may ask for; the rest is the engine's own."""
 
 RAISING: frozenset[Action] = frozenset({"start", "take_over", "advance", "resume"})
+
+FREEZABLE: frozenset[Action] = frozenset({"start", "advance"})
+"""What windows and freezes stand against: nothing else serves more people than were committed before."""
 
 NOT_STARTED = -1
 """The stage index before the first stage, and after stepping back from it: 0 %, no `always` audience."""

@@ -4,12 +4,14 @@ Local times are resolved with the zone's rules, so that 09:00 stays 09:00 across
 that a spring change skips means the instant the clock jumped to; one that an autumn change repeats, the first.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import AllowedWindow, Freeze, Schedule
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -35,13 +37,16 @@ def days_of(window: AllowedWindow) -> frozenset[int]:
     return frozenset(chosen)
 
 
-def closed(schedule: Schedule, now: datetime) -> Closed | None:
-    """None when exposure may rise at `now`."""
-    why = _closed_because(schedule, now)
-    return Closed(why, _opens_at(schedule, now)) if why else None
+def closed(schedule: Schedule, now: datetime, freezes: Sequence[OrganisationFreeze] = ()) -> Closed | None:
+    """None when exposure may rise at `now`. `freezes` are the organisation's that cover the plan."""
+    why = _closed_because(schedule, freezes, now)
+    return Closed(why, _opens_at(schedule, freezes, now)) if why else None
 
 
-def _closed_because(schedule: Schedule, at: datetime) -> str | None:
+def _closed_because(schedule: Schedule, freezes: Sequence[OrganisationFreeze], at: datetime) -> str | None:
+    holding = [freeze for freeze in freezes if freeze.holds(at)]
+    if holding:
+        return max(holding, key=lambda freeze: freeze.ends_at).why
     zone = ZoneInfo(schedule.timezone)
     for freeze in schedule.freezes:
         if freeze_start(freeze, zone) <= at < freeze_end(freeze, zone):
@@ -61,19 +66,22 @@ def _within(window: AllowedWindow, local: datetime) -> bool:
     return (local.weekday() in days and clock >= window.from_) or (yesterday in days and clock < window.to)
 
 
-def _opens_at(schedule: Schedule, now: datetime) -> datetime | None:
+def _opens_at(schedule: Schedule, freezes: Sequence[OrganisationFreeze], now: datetime) -> datetime | None:
     """The schedule can only open at the end of a freeze or at the start of a window: look at those, day by day."""
     zone = ZoneInfo(schedule.timezone)
-    ends = sorted(freeze_end(freeze, zone) for freeze in schedule.freezes)
+    ends = sorted(
+        [freeze_end(freeze, zone) for freeze in schedule.freezes]
+        + [freeze.ends_at for freeze in freezes if freeze.lifted_at is None]
+    )
     if not schedule.advance_only:
-        return next((at for at in ends if at > now and not _closed_because(schedule, at)), None)
+        return next((at for at in ends if at > now and not _closed_because(schedule, freezes, at)), None)
     today = now.astimezone(zone).date()
     for ahead in range(HORIZON_DAYS):
         day = today + timedelta(days=ahead)
         starts = _window_starts(schedule, day, zone)
         starts += [at for at in ends if at.astimezone(zone).date() == day]
         for at in sorted(starts):
-            if at > now and not _closed_because(schedule, at):
+            if at > now and not _closed_because(schedule, freezes, at):
                 return at
     return None
 

@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 from asyncpg import exceptions as pg
 
-from controller.errors import Conflict, RaisesBlocked, RampartError, StoreUnavailable
+from controller.errors import Conflict, FreezeBegan, RaisesBlocked, RampartError, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -18,6 +18,12 @@ class NoRaise(pg.PostgresError):
     """`append_raise` refused: a replica is absent, or a barrier is up."""
 
     sqlstate = "RB001"
+
+
+class Frozen(pg.PostgresError):
+    """`append_raise` refused: a freeze holds that whoever decided did not know."""
+
+    sqlstate = "RB002"
 
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -169,6 +175,8 @@ class Connections:
             raise
         except NoRaise as error:
             raise RaisesBlocked(str(error)) from error
+        except Frozen as error:
+            raise FreezeBegan("a freeze was added meanwhile; decide again in knowledge of it") from error
         except (pg.UndefinedTableError, pg.UndefinedFunctionError) as error:
             raise StoreUnavailable(f"the database is not migrated ({error}); run `rampart migrate`") from error
         except (AttributeError, *UNAVAILABLE) as error:

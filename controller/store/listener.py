@@ -14,7 +14,7 @@ import structlog
 from controller.store.connections import UNAVAILABLE
 
 CHANNEL = "rampart"
-TOPICS = ("kills", "flags", "tokens", "sdk_keys", "plans")
+TOPICS = ("kills", "flags", "tokens", "sdk_keys", "plans", "freezes", "kill_addresses")
 ANSWER_SECONDS = 5.0
 KEEPALIVE_SECONDS = 5.0
 RETRY_SECONDS = 1.0

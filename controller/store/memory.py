@@ -32,10 +32,11 @@ from controller.domain.catalogue import (
     Transition,
     Unreadable,
 )
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run, ended_by_kill, transition
-from controller.errors import Conflict, KillInForce, NotFound, RaisesBlocked, StaleLease
+from controller.errors import Conflict, FreezeBegan, KillInForce, NotFound, RaisesBlocked, StaleLease
 
 FURTHEST_SECONDS = 15 * 60.0
 
@@ -87,6 +88,7 @@ class MemoryStore:
         self.epochs: dict[FlagRef, int] = {}
         self.chain: list[AuditRow] = []
         self.sequences: dict[str, int] = {}
+        self.frozen: dict[int, OrganisationFreeze] = {}
         self._announced: set[int] = set()
         self._plans: dict[str, list[PlanRevision]] = {}
         self._policies: dict[str, list[PolicyRevision]] = {}
@@ -235,6 +237,8 @@ class MemoryStore:
             raise StaleLease(f"this replica no longer holds {before.id}")
         if row.run.version != before.version:
             raise Conflict(f"{before.id} is at version {row.run.version}, not {before.version}")
+        if change.raises and self._freeze_began(change):
+            raise FreezeBegan("a freeze was added meanwhile; decide again in knowledge of it")
         sequence = self._append(_naming(after, change.entry))
         row.run = after
         row.due_at = self._now() + change.check_in_seconds
@@ -265,6 +269,10 @@ class MemoryStore:
 
     async def committed(self, entry_id: str) -> int | None:
         return self.sequences.get(entry_id)
+
+    async def note(self, entry: AuditEntry) -> None:
+        if entry.id not in self.sequences:
+            self._append(entry)
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
         for claim, observations, check_in_seconds in batch:
@@ -338,6 +346,37 @@ class MemoryStore:
         self._append(_naming(after, entry))
         if after is not None:
             self.rows[after.id].run = after
+
+    # — freezes of the organisation —
+
+    def _freeze_began(self, change: Transition) -> bool:
+        newest = change.newest_freeze
+        fresh = [one for one in self.frozen.values() if newest is not None and one.number > newest]
+        return any(one.holds(change.entry.at) for one in fresh)
+
+    def _standing_freeze(self, name: str, at: datetime) -> OrganisationFreeze | None:
+        return next((one for one in self.frozen.values() if one.name == name and not one.is_over(at)), None)
+
+    async def add_freeze(self, freeze: OrganisationFreeze, entry: AuditEntry) -> int | None:
+        if self._standing_freeze(freeze.name, entry.at):
+            return None
+        number = self._append(entry)
+        self.frozen[number] = replace(freeze, number=number)
+        return number
+
+    async def lift_freeze(self, freeze: OrganisationFreeze, entry: AuditEntry) -> bool:
+        standing = self._standing_freeze(freeze.name, entry.at)
+        if standing is None:
+            return False
+        self._append(entry)
+        self.frozen[standing.number] = replace(freeze, number=standing.number)
+        return True
+
+    async def freezes(self) -> Sequence[OrganisationFreeze]:
+        return [one for one in self.frozen.values() if one.lifted_at is None]
+
+    async def latest_freezes(self) -> Sequence[OrganisationFreeze]:
+        return list(self.frozen.values())[::-1]
 
     # — replicas —
 
@@ -472,8 +511,16 @@ class MemoryStore:
         waiting = [row for row in self.chain if row.sequence not in self._announced]
         return [(row.sequence, _entry(row)) for row in waiting[:limit]]
 
-    async def announced(self, sequences: Collection[int]) -> None:
-        self._announced.update(one for one in sequences if one <= len(self.chain))
+    def is_unannounced(self, entry_id: str) -> bool:
+        return entry_id in self.sequences and self.sequences[entry_id] not in self._announced
+
+    def announced(self, entry_ids: Collection[str]) -> None:
+        """For the notifications beside this: in a database it is one statement with theirs."""
+        self._announced.update(self.sequences[one] for one in entry_ids)
+
+    def note(self, entry: AuditEntry) -> None:
+        """An audit entry of what is kept beside this."""
+        self._append(entry)
 
     async def close(self) -> None:
         """Nothing is held open."""

@@ -5,7 +5,7 @@ whatever must hold for a change is checked by the statement that makes it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TypeVar
 
@@ -31,13 +31,15 @@ from controller.domain.catalogue import (
     Transition,
     Unreadable,
 )
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run, ended_by_kill, transition
-from controller.errors import Conflict, KillInForce, NotFound, RaisesBlocked, Refused, StaleLease
+from controller.errors import Conflict, FreezeBegan, KillInForce, NotFound, RaisesBlocked, Refused, StaleLease
 from controller.store import rows
 from controller.store.connections import Connection, Connections
 from controller.store.documents import Documents, Pin
+from controller.store.freezes import PostgresFreezes
 from controller.store.queries import SQL
 
 PLAN = "RolloutPlan"
@@ -62,6 +64,7 @@ class PostgresStore:
         self._dsn = dsn
         self._database = Connections(pool_size=pool_size, timeout_seconds=timeout_seconds, pooled=pooled)
         self._documents = Documents()
+        self._freezes = PostgresFreezes(self._database)
 
     async def connect(self, dsn: str = "") -> None:
         """Succeeds without a database, too: calls raise StoreUnavailable until there is one.
@@ -228,7 +231,11 @@ class PostgresStore:
                 entry.id,
                 canonical_body(entry),
                 change.lease_owner,
+                change.newest_freeze,
+                entry.at,
             )
+        except FreezeBegan:
+            raise
         except RaisesBlocked:
             sequence = None
         if sequence is None:
@@ -264,6 +271,10 @@ class PostgresStore:
     async def committed(self, entry_id: str) -> int | None:
         sequence: int | None = await self._database.fetchval(SQL["committed"], entry_id)
         return sequence
+
+    async def note(self, entry: AuditEntry) -> None:
+        with suppress(Conflict):  # somebody noted it in this very moment
+            await self._database.fetchval(SQL["note"], entry.id, canonical_body(entry))
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
         if not batch:
@@ -333,6 +344,20 @@ class PostgresStore:
             return covered
 
         return await self._database.transact(reset)
+
+    # — freezes of the organisation —
+
+    async def add_freeze(self, freeze: OrganisationFreeze, entry: AuditEntry) -> int | None:
+        return await self._freezes.add(freeze, entry)
+
+    async def lift_freeze(self, freeze: OrganisationFreeze, entry: AuditEntry) -> bool:
+        return await self._freezes.lift(freeze, entry)
+
+    async def freezes(self) -> Sequence[OrganisationFreeze]:
+        return await self._freezes.standing()
+
+    async def latest_freezes(self) -> Sequence[OrganisationFreeze]:
+        return await self._freezes.latest()
 
     # — replicas —
 
@@ -439,9 +464,6 @@ class PostgresStore:
     async def unannounced(self, limit: int) -> Sequence[tuple[int, AuditEntry]]:
         found = await self._database.fetch(SQL["unannounced"], limit)
         return [(row["sequence"], rows.decode(AuditEntry, row["body"])) for row in found]
-
-    async def announced(self, sequences: Collection[int]) -> None:
-        await self._database.execute(SQL["announced"], list(sequences))
 
 
 def _kind(manifest: RolloutPlan | GuardrailPolicy) -> str:

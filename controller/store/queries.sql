@@ -122,7 +122,8 @@ UPDATE runs SET next_check_at = now() + make_interval(secs => $2) WHERE id = ANY
 -- name: commit
 -- One guarded transition: state, observations and audit entry, or nothing. A concurrent kill holds the flag's
 -- row; whoever comes second waits for it and then reads the epoch that the kill left. A raise is undone by an
--- error of its own (RB001) while a replica is absent or a barrier is up.
+-- error of its own: RB001 while a replica is absent or a barrier is up, RB002 while a freeze holds that is newer
+-- than those it was decided with ($17).
 WITH flag AS (
     SELECT kill_epoch FROM flags
     WHERE provider = $1 AND environment = $2 AND key = $3 AND (NOT $4::boolean OR kill_epoch = $5)
@@ -139,7 +140,8 @@ WITH flag AS (
     SELECT id, $13::json FROM changed WHERE $13::json IS NOT NULL
     ON CONFLICT (run) DO UPDATE SET document = EXCLUDED.document
 )
-SELECT CASE WHEN $4::boolean THEN append_raise($14, $15, id, version) ELSE append_audit($14, $15, id, version) END
+SELECT CASE WHEN $4::boolean THEN append_raise($14, $15, id, version, $17::bigint, $18::timestamptz)
+    ELSE append_audit($14, $15, id, version) END
 FROM changed
 
 -- name: guards
@@ -156,6 +158,10 @@ WHERE r.id = $1
 -- name: committed
 -- Where an audit entry is, by its own id.
 SELECT sequence FROM audit WHERE entry_id = $1
+
+-- name: note
+-- An audit entry that goes with no change, unless it is there.
+SELECT append_audit($1, $2, NULL, NULL) WHERE NOT EXISTS (SELECT FROM audit WHERE entry_id = $1)
 
 -- name: save_observations
 -- Observations and next check of many runs, for those whose lease and version still hold.
@@ -376,7 +382,3 @@ SELECT sequence, hash FROM audit_head
 -- name: unannounced
 -- Audit entries that nobody was told of yet.
 SELECT sequence, body FROM audit WHERE announced_at IS NULL ORDER BY sequence LIMIT $1
-
--- name: announced
--- Those who wanted to know were told.
-UPDATE audit SET announced_at = now() WHERE sequence = ANY($1::bigint[]) AND announced_at IS NULL

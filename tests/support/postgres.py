@@ -26,6 +26,7 @@ DELETE FROM manifest_revisions; DELETE FROM manifests;
 DELETE FROM audit; UPDATE audit_head SET sequence = 0, hash = decode(repeat('00', 32), 'hex');
 DELETE FROM tokens; DELETE FROM sdk_keys; DELETE FROM flag_configs;
 DELETE FROM replicas; DELETE FROM barriers; DELETE FROM leaders;
+DELETE FROM freezes; DELETE FROM kill_addresses;
 DELETE FROM event_deliveries; DELETE FROM event_counts; DELETE FROM event_watches; DELETE FROM event_gaps;
 """
 
