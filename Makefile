@@ -14,7 +14,7 @@ SEEDS ?= 2000
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-launchdarkly simulate mutants chaos soak explore check format bench schema lock clean mutation
+.PHONY: help demo test test-peers test-launchdarkly simulate mutants chaos soak explore check format bench schema lock clean mutation image-test
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ demo: $(RUNTIME) ## Watch one rollout complete and one be killed (ARGS="--fast -
 	@$(BIN)/rampart demo $(ARGS)
 
 test: $(DEV) ## Run all tests that need nothing from outside this repository
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/peers $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/peers --ignore=tests/image --ignore=tests/chart $(ARGS)
 
 test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing; run the tests that need them
 	tests/peers/install.sh
@@ -31,6 +31,10 @@ test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing
 
 test-launchdarkly: $(DEV) ## Run the contract of providers on a live LaunchDarkly account (docs/providers/launchdarkly.md)
 	$(BIN)/python -m pytest tests/live/launchdarkly.py $(ARGS)
+
+image-test: $(DEV) ## Build the container image without a network and run it read-only (as root, on Debian)
+	tests/image/build.sh
+	$(BIN)/python -m pytest tests/image $(ARGS)
 
 chaos: $(DEV) ## Half an hour of faults on three real replicas (ARGS="--seed 7 --faults 100"; --help)
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -52,6 +56,7 @@ check: $(DEV) ## Everything CI runs: format, lint, types, import contracts, all 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(MAKE) test
 	$(MAKE) simulate
 	$(MAKE) simulate SEEDS=500 ARGS=--races
@@ -84,7 +89,7 @@ lock: ## Pin all dependencies anew, with hashes (needs uv)
 	  echo "A lock file holds an address (above): the hashes must be enough."; exit 1; fi
 
 clean: ## Remove the environment and all caches; never your data
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
+	rm -rf $(VENV) .image .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. Every package comes from a lock file and is checked against its hash.

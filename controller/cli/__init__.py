@@ -46,7 +46,15 @@ SECTIONS = {
         manifests.flag,
     ],
     "Access": [credentials.token, credentials.sdk_key],
-    "Server": [server.demo, server.serve, server.migrate, server.doctor, server.version, reference.help_],
+    "Server": [
+        server.demo,
+        server.serve,
+        server.migrate,
+        server.doctor,
+        server.healthz,
+        server.version,
+        reference.help_,
+    ],
 }
 
 

@@ -129,6 +129,10 @@ class Connection:
     def delete(self, *path: str) -> Answer:
         return self._ask("DELETE", _path(path, {}), None)
 
+    def probe(self, name: str) -> Answer:
+        """What a prober asks: it stands beside the API."""
+        return self._ask("GET", f"/{name}", None)
+
     def close(self) -> None:
         if self._http is not None:
             self._http.close()

@@ -13,6 +13,7 @@ from controller.cli.terminal import say, show, show_json
 from controller.domain.status import Check
 
 VERSION_SECONDS = 2.0
+HEALTH_SECONDS = 4.0
 
 
 @click.command()
@@ -109,6 +110,22 @@ def doctor(plans: tuple[str, ...], send_test: bool, server: Connection, output: 
     else:
         show(check_lines(checks))
     return Exit.FINDING if any(check.state == "fail" for check in checks) else Exit.OK
+
+
+@click.command()
+@click.option("--ready", is_flag=True, help="Also that it can do all its work: database and schema, too.")
+@server_option
+def healthz(ready: bool, server: Connection) -> int:
+    """Whether the server answers, for health checks of containers.
+
+    Needs no token. Exits with 0 when it does, and with 3 when not. With --ready the reasons are told.
+
+    \b
+    Example:
+      rampart healthz
+    """
+    server.within(HEALTH_SECONDS).probe("readyz" if ready else "healthz")
+    return Exit.OK
 
 
 class VersionAnswer(msgspec.Struct, frozen=True):

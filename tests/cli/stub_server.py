@@ -78,6 +78,10 @@ def body_type(path: str) -> type[Struct]:
     raise AssertionError(f"the API has no POST {path}")
 
 
+PROBES = ("/healthz", "/readyz")
+OPEN = ("version", "healthz", "readyz")
+
+
 class StubServer(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -99,7 +103,7 @@ class StubServer(ThreadingHTTPServer):
     def reply(self, asked: Asked) -> Reply:
         with self._lock:
             self.asked.append(asked)
-            if asked.token != TOKEN and asked.path != "version":
+            if asked.token != TOKEN and asked.path not in OPEN:
                 return problem("unauthenticated", 401, "unknown token; create one with `rampart token create`")
             replies = self._replies.get((asked.method, asked.path), [])
             if len(replies) > 1:
@@ -117,8 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         parts = urlsplit(self.path)
         prefix = "/api/v1/"
-        assert parts.path.startswith(prefix)
-        path = parts.path.removeprefix(prefix)
+        path = parts.path.removeprefix("/") if parts.path in PROBES else parts.path.removeprefix(prefix)
+        assert parts.path in PROBES or parts.path.startswith(prefix)
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = None
         if content:

@@ -8,7 +8,7 @@ from controller import __version__
 from controller.domain.status import Check
 from tests.cli.answers import NOW
 from tests.cli.conftest import Rampart
-from tests.cli.stub_server import Reply, StubServer
+from tests.cli.stub_server import Reply, StubServer, problem
 
 TOKEN_VIEW = {
     "name": "ci",
@@ -147,3 +147,23 @@ def test_settings_that_are_wrong_stop_the_server_with_a_sentence(rampart: Rampar
     told = rampart(command, "--config", "/nowhere/rampart.toml")
     assert told.returncode == 2
     assert told.stderr == "error: settings: settings file /nowhere/rampart.toml does not exist\n"
+
+
+def test_a_health_check_needs_no_token_and_asks_no_more_than_it_must(rampart: Rampart, server: StubServer) -> None:
+    server.answers("GET", "healthz", {"status": "ok"})
+    told = rampart("healthz", RAMPART_TOKEN="")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    assert [asked.path for asked in server.asked] == ["healthz"]
+
+
+def test_a_server_that_is_not_ready_fails_a_health_check_and_says_why(
+    rampart: Rampart, server: StubServer
+) -> None:
+    server.answers("GET", "readyz", problem("not-ready", 503, "no flags are known yet"))
+    told = rampart("healthz", "--ready")
+    assert told.returncode == 3
+    assert "no flags are known yet" in told.stderr
+
+
+def test_a_server_that_is_not_there_fails_a_health_check(rampart: Rampart) -> None:
+    assert rampart("healthz", "--url", "http://127.0.0.1:9").returncode == 3
