@@ -116,7 +116,7 @@ class Rampart:
         self.event_book = self._event_book()
         lent = SourceHost(self.clock, self.events)
         self.sources = {name: sources.build(name, one, lent) for name, one in settings.sources.items()}
-        self.channels = {name: channels.build(name, one) for name, one in settings.channels.items()}
+        self.channels = {name: channels.build(name, one, self.clock) for name, one in settings.channels.items()}
         self.peers = HttpPeers(settings.peers, own=self.replica.name, metrics=self.metrics)
         self.engine = self._engine()
         self.killer, self.killbook = self.engine.killer, self.engine.killbook

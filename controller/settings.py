@@ -253,11 +253,65 @@ class LogChannelSettings(Section, frozen=True, tag_field="kind", tag="log"):
     pass
 
 
+class WebhookChannelSettings(Section, frozen=True, tag_field="kind", tag="webhook"):
+    """Signed as Standard Webhooks say. Every secret signs: name two while one takes the place of the other.
+
+    `url_file` instead of `url` where the address itself is a secret. `allow_private`: the receiver stands in your
+    own network.
+    """
+
+    secret_files: list[str]
+    url: str = ""
+    url_file: str = ""
+    allow_private: bool = False
+    timeout_seconds: float = 10.0
+
+
+class SlackChannelSettings(Section, frozen=True, tag_field="kind", tag="slack"):
+    """`url_file` holds the address of an incoming webhook: whoever knows it can write there."""
+
+    url_file: str
+    allow_private: bool = False
+    timeout_seconds: float = 10.0
+
+
+class PagerDutyChannelSettings(Section, frozen=True, tag_field="kind", tag="pagerduty"):
+    """`url`: of the region. `approvals`: a rollout that waits for one is an incident, too, of severity info."""
+
+    routing_key_file: str
+    url: str = "https://events.pagerduty.com"
+    approvals: bool = False
+    allow_private: bool = False
+    timeout_seconds: float = 10.0
+
+
+class EmailChannelSettings(Section, frozen=True, tag_field="kind", tag="email"):
+    """`security`: starttls, tls (from the first byte) or none; never less than was asked for. `ca_file`: the
+    authorities to believe instead of the system's.
+    """
+
+    host: str
+    sender: str
+    to: list[str]
+    port: int = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    ca_file: str = ""
+    username: str = ""
+    password_file: str = ""
+    timeout_seconds: float = 10.0
+
+
 ProviderSettings = (
     BuiltinProviderSettings | LaunchDarklyProviderSettings | FlagdProviderSettings | UnleashProviderSettings
 )
 SourceSettings = PrometheusSourceSettings | ScrapeSourceSettings | EventsSourceSettings | HttpJsonSourceSettings
-ChannelSettings = LogChannelSettings
+ChannelSettings = (
+    LogChannelSettings
+    | WebhookChannelSettings
+    | SlackChannelSettings
+    | PagerDutyChannelSettings
+    | EmailChannelSettings
+)
 
 
 class Settings(Section, frozen=True):

@@ -3,6 +3,7 @@
 import structlog
 
 from controller.domain.message import Message
+from controller.ports import Clock
 from controller.settings import LogChannelSettings
 
 log = structlog.get_logger()
@@ -11,7 +12,7 @@ log = structlog.get_logger()
 class LogChannel:
     resolves = False
 
-    def __init__(self, name: str, settings: LogChannelSettings) -> None:
+    def __init__(self, name: str, settings: LogChannelSettings, clock: Clock) -> None:
         self._name = name
 
     async def announce(self, message: Message) -> None:

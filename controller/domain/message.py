@@ -82,6 +82,11 @@ class Message(Struct, frozen=True, kw_only=True):
     runbook: str = ""
     only_ends: bool = False
 
+    @property
+    def ends(self) -> frozenset[EventName]:
+        """The events that are over now."""
+        return frozenset() if self.event == "test" else ENDS.get(self.event, frozenset())
+
 
 class _Side(Struct, frozen=True):
     exposure: int | None = None

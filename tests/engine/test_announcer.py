@@ -264,7 +264,7 @@ async def test_closing_ends_a_delivery_that_hangs() -> None:
 
 
 async def test_the_log_channel_writes_what_a_person_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    channel = build("audit-trail", LogChannelSettings())
+    channel = build("audit-trail", LogChannelSettings(), StillClock())
     told = message(1, entry(1, "kill", reason="p95 0.61 s is above 3x baseline"), PLAN, "")
     assert told is not None
     await channel.announce(told)
