@@ -82,7 +82,7 @@ class KillRecord(Struct, frozen=True, kw_only=True, tag="kill"):
 
     @property
     def cause(self) -> Literal["policy", "user", "alert"]:
-        """An alert is told by the details: replicas of a version that knows no such cause must hear the kill, too."""
+        """An alert is told by the details: replicas of a version without that cause must hear the kill, too."""
         return "alert" if "alert" in self.details else self.kill.cause
 
 

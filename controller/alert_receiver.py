@@ -1,0 +1,196 @@
+"""What somebody else's alerting tells us. Kills are ordered from memory; a pause needs the database.
+
+Senders repeat themselves, to several replicas, for as long as an alert fires. So whatever is done about the start
+of an alert is recorded under an id that follows from it, and is done once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from controller.access import Actor
+from controller.commands import Commands
+from controller.domain.alerts import Alert, AlertOutcome, AlertResult, Order, named, order
+from controller.domain.audit import AuditEntry
+from controller.domain.plan import FlagRef
+from controller.errors import Conflict, Forbidden, NotFound, StoreUnavailable, Unavailable
+from controller.kill_ledger import KillLedger
+from controller.killbook import KillBook
+from controller.killer import Killer
+from controller.ports import Clock, Store
+from controller.telemetry import Metrics
+
+log = structlog.get_logger()
+
+ATTEMPTS = 5
+"""How often a pause looks again, because the run moved while it was decided."""
+
+RECALL_SECONDS = 0.5
+"""How long a kill waits for what the database says of this start of the alert."""
+
+
+class AlertReceiver:
+    def __init__(
+        self,
+        *,
+        commands: Commands,
+        killer: Killer,
+        killbook: KillBook,
+        kill_ledger: KillLedger,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._commands = commands
+        self._killer = killer
+        self._killbook = killbook
+        self._ledger = kill_ledger
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+
+    async def receive(self, alerts: Sequence[Alert], actor: Actor) -> list[AlertResult]:
+        """Never raises for what one of them cannot do: its outcome is `unable`, and it should be sent again."""
+        orders: list[Order] = []
+        results: list[AlertResult] = []
+        for alert in alerts:
+            found = self._orders(alert, actor) if alert.firing else []
+            orders += found
+            if not found:
+                results.append(self._nothing_to_do(alert))
+        results += await self._kill_all([one for one in orders if one.action == "kill"], actor)
+        results += await self._pause_all([one for one in orders if one.action == "pause"], actor)
+        for result in results:
+            self._metrics.alert_received(result.outcome)
+            log.info("alert_received", alert=result.alert, outcome=result.outcome, rollout=result.rollout)
+        return results
+
+    def _orders(self, alert: Alert, actor: Actor) -> list[Order]:
+        return [
+            order(alert, target, may_kill=actor.may("kill", target.flag.environment))
+            for target in named(alert, self._killbook.known())
+        ]
+
+    def _nothing_to_do(self, alert: Alert) -> AlertResult:
+        if not alert.firing:
+            return _result(alert, "resolved", "its end resumes nothing; rampart resume is for a person")
+        if not self._killbook.informed:
+            return _result(alert, "unable", "no plans are known yet: the database did not answer since the start")
+        return _result(alert, "no_match", "its labels name no rollout that Rampart knows")
+
+    # — kills —
+
+    async def _kill_all(self, orders: Sequence[Order], actor: Actor) -> list[AlertResult]:
+        """All flags at once; of one flag one after the other, so that the second finds it killed."""
+        of_flag: dict[FlagRef, list[Order]] = {}
+        for one in orders:
+            of_flag.setdefault(one.flag, []).append(one)
+        done = await asyncio.gather(*(self._kill_each(of_one, actor) for of_one in of_flag.values()))
+        return [result for results in done for result in results]
+
+    async def _kill_each(self, orders: Sequence[Order], actor: Actor) -> list[AlertResult]:
+        return [_done(one, *await self._kill(one, actor)) for one in orders]
+
+    async def _kill(self, order: Order, actor: Actor) -> tuple[AlertOutcome, str]:
+        if order.kill_id in self._killbook:
+            return "repeated", f"{order.kill_id} of this start of the alert holds {order.flag}"
+        if held := self._killbook.holds(order.flag):
+            await self._note(order, actor)
+            return "already_killed", f"{order.flag} was killed already ({', '.join(held)})"
+        if self._killbook.was_released(order.kill_id) or await self._was_taken(order):
+            return "repeated", f"this start of the alert was dealt with before, by {order.kill_id}"
+        if held := self._killbook.holds(order.flag):
+            return "already_killed", f"{order.flag} was killed at the same time ({', '.join(held)})"
+        receipt = await self._killer.kill_flag(
+            order.flag,
+            actor=actor.name,
+            reason=order.reason,
+            cause="user",
+            details={"alert": order.alert.facts()},
+            kill_id=order.kill_id,
+        )
+        confirmed = "read back as off" if receipt.confirmed_at else "accepted; not read back as off yet"
+        return "killed", f"{order.flag} is killed by {receipt.kill_id}: {confirmed}"
+
+    async def _was_taken(self, order: Order) -> bool:
+        """A person may have reset that kill. Not known in time means no: an alert that fires may kill."""
+        if not self._ledger.store_answers:
+            return False
+        try:
+            async with asyncio.timeout(RECALL_SECONDS):
+                for entry_id in (order.kill_id, _noted(order)):
+                    if await self._store.committed(entry_id) is not None:
+                        return True
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("alert_not_recalled", kill_id=order.kill_id, error=str(error) or "timed out")
+        return False
+
+    async def _note(self, order: Order, actor: Actor) -> None:
+        """So that a repetition does not kill once a person has reset. Without a database: the flag is off."""
+        if not self._ledger.store_answers:
+            return
+        entry = AuditEntry(
+            id=_noted(order),
+            at=self._clock.now(),
+            actor=actor.name,
+            action="alert",
+            cause="alert",
+            subject=str(order.flag),
+            environment=order.flag.environment,
+            reason=f"{order.reason}; {order.flag} was killed already",
+            flag=str(order.flag),
+            details={"alert": order.alert.facts()},
+        )
+        try:
+            async with asyncio.timeout(RECALL_SECONDS):
+                await self._store.note_once(entry)
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("alert_not_noted", kill_id=order.kill_id, error=str(error) or "timed out")
+
+    # — pauses —
+
+    async def _pause_all(self, orders: Sequence[Order], actor: Actor) -> list[AlertResult]:
+        """One after the other. When the database does not answer one, it is not asked about the rest."""
+        results: list[AlertResult] = []
+        away = ""
+        for one in orders:
+            outcome, text = ("unable", away) if away else await self._pause(one, actor)
+            away = text if outcome == "unable" and not away else away
+            results.append(_done(one, outcome, text))
+        return results
+
+    async def _pause(self, order: Order, actor: Actor) -> tuple[AlertOutcome, str]:
+        """Ticks change the run, too: what came between is looked at again."""
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._commands.pause_by_alert(order, actor)
+            except NotFound as error:
+                return "not_running", str(error)
+            except Forbidden as error:
+                return "forbidden", str(error)
+            except Conflict as error:
+                log.info("alert_looks_again", rollout=order.plan, error=str(error))
+            except Unavailable as error:
+                return "unable", str(error)
+        return "unable", f"{order.plan} changed each time it was looked at"
+
+
+def _noted(order: Order) -> str:
+    return order.alert.identity(f"{order.flag} was killed")
+
+
+def _result(alert: Alert, outcome: AlertOutcome, text: str) -> AlertResult:
+    return AlertResult(alert=alert.name, fingerprint=alert.fingerprint[:100], outcome=outcome, text=text)
+
+
+def _done(order: Order, outcome: AlertOutcome, text: str) -> AlertResult:
+    return AlertResult(
+        alert=order.alert.name,
+        fingerprint=order.alert.fingerprint[:100],
+        outcome=outcome,
+        text="; ".join(part for part in (text, order.remark) if part),
+        rollout=order.plan,
+        environment=order.flag.environment,
+        action=order.action,
+    )
