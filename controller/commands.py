@@ -154,7 +154,7 @@ class Commands:
         if run.phase == "paused":
             text = f"{order.reason}; {run.id} was paused already"
             entry = self._entry(actor, "alert", run.flag.environment, run.id, text)
-            await self._store.note(replace(entry, id=noted, cause="alert", details={"alert": alert.facts()}))
+            await self._store.note_once(replace(entry, id=noted, cause="alert", details={"alert": alert.facts()}))
             return "already_paused", f"{run.id} was paused already"
         if run.phase != "progressing":
             return "not_running", f"{run.id} is {run.phase}: there is nothing to pause"

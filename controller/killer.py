@@ -93,9 +93,19 @@ class Killer:
         cause: Literal["policy", "user"],
         run: str | None = None,
         details: Mapping[str, Any] | None = None,
+        kill_id: str = "",
     ) -> KillReceipt:
-        """Accepted from here on, whatever fails below."""
-        held = self._accept(flag, actor, reason, cause, run, dict(details or {}))
+        """Accepted from here on, whatever fails below. `kill_id`: of a kill that others may order as well."""
+        kill = Kill(
+            id=kill_id or f"kill-{uuid.uuid4().hex[:20]}",
+            flag=flag,
+            accepted_at=self._clock.now(),
+            actor=actor,
+            reason=reason,
+            cause=cause,
+            run=run,
+        )
+        held = self._accept(kill, dict(details or {}))
         held.telling = self._spawn(self._tell([held]))
         lowering = {self._spawn(self._write_down(held)), self._spawn(self._lowering.lower(held))}
         merging = {self._spawn(self._ledger.record(held))}
@@ -109,27 +119,18 @@ class Killer:
         held.durable = await self._journal.append(held.record)
         reach("journal.after")
 
-    def _accept(
-        self,
-        flag: FlagRef,
-        actor: str,
-        reason: str,
-        cause: Literal["policy", "user"],
-        run: str | None,
-        details: dict[str, Any],
-    ) -> Held:
-        kill = Kill(
-            id=f"kill-{uuid.uuid4().hex[:20]}",
-            flag=flag,
-            accepted_at=self._clock.now(),
-            actor=actor,
-            reason=reason,
-            cause=cause,
-            run=run,
-        )
-        held = self._killbook.hold(KillRecord(kill=kill, serve=self._killbook.serve(flag), details=details))
+    def _accept(self, kill: Kill, details: dict[str, Any]) -> Held:
+        record = KillRecord(kill=kill, serve=self._killbook.serve(kill.flag), details=details)
+        held = self._killbook.hold(record)
         held.accepted_here = True
-        log.warning("kill_accepted", kill_id=kill.id, flag=str(flag), actor=actor, cause=cause, reason=reason)
+        log.warning(
+            "kill_accepted",
+            kill_id=kill.id,
+            flag=str(kill.flag),
+            actor=kill.actor,
+            cause=record.cause,
+            reason=kill.reason,
+        )
         return held
 
     # — the other replicas —

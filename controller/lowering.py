@@ -98,7 +98,7 @@ class Lowering:
             held.confirmed_at = self._clock.now()
             if held.accepted_here:
                 latency = (held.confirmed_at - held.kill.accepted_at).total_seconds()
-                self._metrics.kill(latency, held.kill.cause)
+                self._metrics.kill(latency, held.record.cause)
             log.warning("kill_confirmed", kill_id=held.kill.id, flag=str(held.kill.flag), attempts=held.attempts)
 
     async def keep_off(self, confirmed: Sequence[Held]) -> None:

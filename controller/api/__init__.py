@@ -13,7 +13,7 @@ from litestar.types import ControllerRouterHandler
 
 from controller.access import Actor
 from controller.admission import MAX_BODY_BYTES, budget_of
-from controller.api import administration, audit, health, kills, peers, plans, raises
+from controller.api import administration, alerts, audit, health, kills, peers, plans, raises
 from controller.api.authentication import authenticated
 from controller.api.openapi import openapi_config
 from controller.api.problems import exception_handlers
@@ -26,6 +26,7 @@ PREFIX = "/api/v1"
 REQUESTS_AT_ONCE = 128
 KILLS_AT_ONCE = 128
 PEERS_AT_ONCE = 64
+ALERTS_AT_ONCE = 16
 
 PROTECTED = [
     *plans.HANDLERS,
@@ -65,6 +66,7 @@ def handlers(engine: Engine) -> list[ControllerRouterHandler]:
     routers = [
         Router(PREFIX, route_handlers=PROTECTED, middleware=[requests], **protected),
         Router(PREFIX, route_handlers=KILLS, middleware=[urgent], **protected),
+        Router(PREFIX, route_handlers=alerts.HANDLERS, middleware=[budget_of(ALERTS_AT_ONCE)], **protected),
         Router(PREFIX, route_handlers=OPEN, **shared),
         Router("/", route_handlers=HEALTH, **shared),
     ]

@@ -151,6 +151,12 @@ class Notify(Document, frozen=True):
     events: tuple[EventName, ...] = ("killed", "paused")
 
 
+class AlertLimits(Document, frozen=True):
+    """The most that alerts of somebody else's alerting may do to the rollout."""
+
+    max_action: Literal["pause", "kill"] = "pause"
+
+
 class PlanSpec(Document, frozen=True):
     flag: FlagRef
     serve: Serve
@@ -159,6 +165,7 @@ class PlanSpec(Document, frozen=True):
     audience: Audience = field(default_factory=Audience)
     schedule: Schedule = field(default_factory=Schedule)
     notify: list[Notify] = []
+    alerts: AlertLimits = AlertLimits()
     mode: Literal["enforce", "observe"] = "enforce"
 
 
