@@ -48,6 +48,7 @@ from controller.store.embedded import EmbeddedPostgres
 from controller.store.events import PostgresEvents
 from controller.store.listener import listen
 from controller.store.migrations import migrate as run_migrations
+from controller.store.notifications import PostgresNotifications
 from controller.store.postgres import PostgresStore
 from controller.timers import ApschedulerTimers
 
@@ -113,6 +114,7 @@ class Rampart:
         host = Host(self.store, self.board, self.clock, self.metrics, self.replica.name)
         self.providers = {name: providers.build(name, one, host) for name, one in settings.providers.items()}
         self.events = PostgresEvents(self.store.connections, replica=self.replica.name)
+        self.notifications = PostgresNotifications(self.store.connections)
         self.event_book = self._event_book()
         lent = SourceHost(self.clock, self.events)
         self.sources = {name: sources.build(name, one, lent) for name, one in settings.sources.items()}
@@ -146,6 +148,7 @@ class Rampart:
             replica=self.replica,
             owner=self.owner,
             store=self.store,
+            notifications=self.notifications,
             sources=self.sources,
             providers=self.providers,
             channels=self.channels,

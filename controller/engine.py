@@ -23,7 +23,16 @@ from controller.killbook import KillBook
 from controller.killer import Killer
 from controller.lastknown import KnownFlag
 from controller.lowering import Lowering
-from controller.ports import Channel, Clock, FlagProvider, MetricSource, Peers, Store, Timers
+from controller.ports import (
+    Channel,
+    Clock,
+    FlagProvider,
+    MetricSource,
+    NotificationStore,
+    Peers,
+    Store,
+    Timers,
+)
 from controller.presence import Presence
 from controller.recent import Recent
 from controller.reconciler import Reconciler
@@ -34,7 +43,8 @@ from controller.telemetry import Metrics
 
 log = structlog.get_logger()
 
-ANNOUNCE_LEASE_SECONDS = 10.0
+ANNOUNCING = "announce"
+ANNOUNCE_LEASE_SECONDS = 15.0
 
 
 class Engine:
@@ -49,6 +59,7 @@ class Engine:
         replica: Replica,
         owner: str,
         store: Store,
+        notifications: NotificationStore,
         sources: Mapping[str, MetricSource],
         providers: Mapping[str, FlagProvider],
         channels: Mapping[str, Channel],
@@ -64,7 +75,7 @@ class Engine:
         remember: Callable[[], Awaitable[None]],
     ) -> None:
         self.owner, self.store, self.board, self.metrics = owner, store, board, metrics
-        self._settings, engine = settings, settings.engine
+        self._settings, self._clock, engine = settings, clock, settings.engine
         self.freezebook = FreezeBook()
         self.killbook, self.lowering, self.kill_ledger, self.killer = kill_path(
             journal=journal,
@@ -116,7 +127,15 @@ class Engine:
             clock=clock,
             metrics=metrics,
         )
-        self.announcer = self._announcer(channels, clock)
+        self.announcer = Announcer(
+            store=store,
+            notifications=notifications,
+            channels=channels,
+            clock=clock,
+            metrics=metrics,
+            chance=chance,
+            public_url=settings.server.public_url,
+        )
         self.scheduler = Scheduler(
             reconciler=self.reconciler,
             killer=self.killer,
@@ -125,15 +144,6 @@ class Engine:
             clock=clock,
             metrics=metrics,
             pace=pace,
-        )
-
-    def _announcer(self, channels: Mapping[str, Channel], clock: Clock) -> Announcer:
-        return Announcer(
-            store=self.store,
-            channels=channels,
-            clock=clock,
-            metrics=self.metrics,
-            public_url=self._settings.server.public_url,
         )
 
     async def refresh(self) -> None:
@@ -170,13 +180,18 @@ class Engine:
 
     async def announce(self) -> None:
         """One replica at a time tells the channels; when it is gone another goes on where it stopped."""
-        if await self.store.lead("announce", self.owner, lease_seconds=ANNOUNCE_LEASE_SECONDS):
-            await self.announcer.announce()
+        asked_at = self._clock.monotonic()
+        if await self.store.lead(ANNOUNCING, self.owner, lease_seconds=ANNOUNCE_LEASE_SECONDS):
+            await self.announcer.announce(until=asked_at + ANNOUNCE_LEASE_SECONDS)
+        else:
+            self.announcer.rest()
 
     async def leave(self) -> None:
         """At shutdown: hand the leases over at once, and let nobody wait for us. Raises StoreUnavailable."""
         await self.store.release(self.owner)
         await self.presence.leave()
+        await self.announcer.finish()
+        await self.store.lead(ANNOUNCING, self.owner, lease_seconds=0.0)  # whoever asks next goes on
 
 
 def kill_path(

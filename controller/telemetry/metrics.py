@@ -1,7 +1,7 @@
 """Rampart's own Prometheus series. Every name is here or in `runs`; docs/metrics.md explains them."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import get_args
 
@@ -12,6 +12,7 @@ from prometheus_client.exposition import generate_latest
 
 from controller import __version__
 from controller.domain.catalogue import UnreadableKind
+from controller.domain.notification import Backlog, NotificationResult
 from controller.domain.rollout import Action, Cause
 from controller.domain.status import RunStatus
 from controller.telemetry.exposition import Counts, Family, RunPages
@@ -137,8 +138,21 @@ class Metrics:
             ["folder"], registry=registry,
         )  # fmt: skip
         self._notifications = Counter(
-            "rampart_notifications_total", "Attempts to tell a channel.", ["channel", "result"], registry=registry
-        )
+            "rampart_notifications_total", "Attempts to tell a channel, and what became of messages.",
+            ["channel", "result"], registry=registry,
+        )  # fmt: skip
+        self._notifications_waiting = Gauge(
+            "rampart_notifications_waiting", "Messages that a channel has not taken yet.", ["channel"],
+            registry=registry,
+        )  # fmt: skip
+        self._notification_oldest = Gauge(
+            "rampart_notification_oldest_waiting_seconds", "How long the oldest of them has been waiting.",
+            ["channel"], registry=registry,
+        )  # fmt: skip
+        self._dead_letters = Gauge(
+            "rampart_notification_dead_letters", "Messages given up, until a person sends or discards them.",
+            ["channel"], registry=registry,
+        )  # fmt: skip
         self._declare_events(registry)
         self._declare_fronts(registry)
 
@@ -237,8 +251,21 @@ class Metrics:
     def peer_request(self, result: str) -> None:
         self._peer_requests.labels(result).inc()
 
-    def notification(self, channel: str, result: str) -> None:
-        self._notifications.labels(channel, result).inc()
+    def notification(self, channel: str, result: NotificationResult, amount: int = 1) -> None:
+        self._notifications.labels(channel, result).inc(amount)
+
+    def notifications_left(self, backlog: Collection[Backlog], channels: Collection[str]) -> None:
+        """What is left to `channels` and to those in `backlog`; of any other nothing is known here."""
+        for gauge in (self._notifications_waiting, self._notification_oldest, self._dead_letters):
+            gauge.clear()
+        known = {one.channel: one for one in backlog}
+        for name in {*channels, *known}:
+            left = known.get(name, Backlog(channel=name))
+            for result in get_args(NotificationResult):
+                self._notifications.labels(name, result)  # known from the start, so that the first is an increase
+            self._notifications_waiting.labels(name).set(left.waiting)
+            self._notification_oldest.labels(name).set(left.oldest_waiting_seconds)
+            self._dead_letters.labels(name).set(left.dead)
 
     def event_delivery(self, result: str, amount: int = 1) -> None:
         self._event_deliveries.labels(result).inc(amount)

@@ -6,6 +6,7 @@ import subprocess
 from datetime import timedelta
 from pathlib import Path
 
+from controller.domain.notification import Backlog
 from controller.telemetry import Metrics
 from tests.support.statuses import NOW, make_rule, make_status
 
@@ -34,6 +35,8 @@ def everything() -> Metrics:
     metrics.front_streams("ld", "production", lambda: 40)
     metrics.front_events("ld", "production", "forwarded", 3)
     metrics.notification("oncall", "ok")
+    pager = Backlog(channel="pager", waiting=2, oldest_waiting_seconds=61.5, dead=1)
+    metrics.notifications_left([pager], ["oncall"])
     metrics.circuit("source", "prod", is_open=True)
     metrics.peer_request("timeout")
     metrics.replicas(present=2, absent=1)

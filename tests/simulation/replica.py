@@ -18,6 +18,7 @@ from controller.providers.host import Host
 from controller.scheduler import Pace
 from controller.settings import BuiltinProviderSettings, DatabaseSettings, EngineSettings, Settings
 from controller.snapshot import FlagBoard, VersionClock
+from controller.store.memory_notifications import MemoryNotifications
 from tests.simulation.database import TIMEOUT_SECONDS, StoreLink
 from tests.simulation.outside import ModelDisk, ModelPeers, Platter, Provider, Source
 from tests.simulation.process import LoopTimers, Process
@@ -106,6 +107,7 @@ class Machine:
             replica=Replica(name=self.name, version="1"),
             owner=f"{self.name}/{self.lives}",
             store=store,
+            notifications=MemoryNotifications(self.world.database.store, self.world.now),
             sources={"prom": Source(process, self.world.traffic, self.chance)},
             providers={"main": builtin, "vendor": Provider(process, self.world.backend)},
             channels={},

@@ -23,6 +23,7 @@ from controller.errors import StoreUnavailable
 from controller.providers import build
 from controller.settings import BuiltinProviderSettings
 from controller.store.memory import MemoryStore
+from controller.store.memory_notifications import MemoryNotifications
 from tests.support.engine import DANA, ModelProvider, ModelSource, VirtualClock, World
 from tests.support.providers import make_host
 from tests.support.rollouts import FLAG, make_plan, make_policy
@@ -83,6 +84,7 @@ class Member(World):
             name=name,
             clock=cluster.clock,
             store=store,
+            notifications=cluster.notifications,
             provider=cluster.provider,
             source=cluster.source,
             peers=Wire(cluster, name),
@@ -150,6 +152,7 @@ class Cluster:
         self.builtin = builtin
         self.clock = VirtualClock()
         self.store = MemoryStore(self.clock.monotonic)
+        self.notifications = MemoryNotifications(self.store, self.clock.monotonic)
         self.provider, self.source = ModelProvider(), ModelSource()
         self.plan = make_plan(stages=STAGES)
         self.down: set[str] = set()

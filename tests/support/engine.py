@@ -36,6 +36,7 @@ from controller.scheduler import Pace
 from controller.settings import EngineSettings, Settings
 from controller.snapshot import FlagBoard, VersionClock
 from controller.store.memory import MemoryStore
+from controller.store.memory_notifications import MemoryNotifications
 from controller.telemetry import Metrics
 from tests.support.rollouts import NOW, make_plan, make_policy, reading
 
@@ -191,6 +192,7 @@ class World:
         name: str = "replica-1",
         clock: VirtualClock | None = None,
         store: MemoryStore | None = None,
+        notifications: MemoryNotifications | None = None,
         provider: ModelProvider | None = None,
         source: ModelSource | None = None,
         peers: Peers | None = None,
@@ -198,6 +200,7 @@ class World:
         self.name = name
         self.clock = clock or VirtualClock()
         self.store = store or MemoryStore(self.clock.monotonic)
+        self.notifications = notifications or MemoryNotifications(self.store, self.clock.monotonic)
         self.provider, self.source = provider or ModelProvider(), source or ModelSource()
         self.providers: dict[str, FlagProvider] = {"main": self.provider}
         self.sources: dict[str, MetricSource] = {"prom": self.source}
@@ -228,6 +231,7 @@ class World:
             replica=Replica(name=owner, version="1"),
             owner=owner,
             store=self.store,
+            notifications=self.notifications,
             sources=self.sources,
             providers=self.providers,
             channels=self.channels,
