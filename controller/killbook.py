@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
-from controller.domain.catalogue import KillRecord
+from controller.domain.catalogue import Kill, KillRecord
 from controller.domain.plan import FlagRef, Serve
 from controller.domain.status import KillReceipt, KillStatus
 from controller.errors import KillInForce, NotFound
@@ -60,6 +60,13 @@ class KillBook:
 
     def plans_of(self, flag: FlagRef) -> list[KnownFlag]:
         return list(self._known.get(flag, ()))
+
+    def rollout_of(self, kill: Kill) -> str:
+        """The plan of the run that it ended, or else the only one that names its flag; empty when in doubt."""
+        if kill.run is not None:
+            return kill.run.partition("#")[0]
+        plans = {entry.plan for entry in self._known.get(kill.flag, ())}
+        return plans.pop() if len(plans) == 1 else ""
 
     def serve(self, flag: FlagRef) -> Serve | None:
         """What the plans of the flag serve; None when none names it, or they do not agree on the variations.

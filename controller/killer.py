@@ -24,7 +24,7 @@ from controller.kill_ledger import KillLedger
 from controller.killbook import KillBook
 from controller.lowering import Lowering
 from controller.ports import Clock, Peers
-from controller.telemetry import Metrics
+from controller.telemetry import KilledFlag, Metrics
 
 log = structlog.get_logger()
 
@@ -71,6 +71,7 @@ class Killer:
         self._metrics = metrics
         self._replica = replica
         self._tasks: set[asyncio.Task[None]] = set()
+        metrics.kills_in_force(self._killed_flags)
 
     # — kill —
 
@@ -197,6 +198,22 @@ class Killer:
         self._metrics.kill_unconfirmed((self._clock.now() - oldest).total_seconds() if oldest else 0.0)
         self._tell_again([held for held in open_kills if self._killbook.others - held.landed])
         await self._press_on([held for held in open_kills if not self._in_doubt(held)])
+
+    def _killed_flags(self) -> list[KilledFlag]:
+        """A flag that is killed twice is no second reason to look at it."""
+        oldest: dict[FlagRef, Held] = {}
+        for held in sorted(self._killbook.in_force(), key=lambda one: (one.kill.accepted_at, one.kill.id)):
+            oldest.setdefault(held.kill.flag, held)
+        return [
+            KilledFlag(
+                flag=flag,
+                rollout=self._killbook.rollout_of(held.kill),
+                cause=held.record.cause,
+                accepted_at=held.kill.accepted_at,
+                confirmed=all(one.confirmed_at is not None for one in self._killbook.holding(flag)),
+            )
+            for flag, held in oldest.items()
+        ]
 
     async def _press_on(self, open_kills: Sequence[Held]) -> None:
         """Not all in one moment: a hundred attempts begun at once would keep a new kill waiting."""

@@ -198,6 +198,8 @@ class Lookout:
             # As with sources: what is wrong with one provider is not the others' problem.
             log.exception("provider_failed", provider=provider)
             why, result = f"the provider failed with {type(error).__name__}", "error"
+        if result == "ok" and all(isinstance(state, Unknown) for state in states.values()):
+            result = "unknown"
         self._metrics.provider_request(provider, "observe", result)
         return {**_unknown(flags, why), **states}
 

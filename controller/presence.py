@@ -59,6 +59,7 @@ class Presence:
         self._turn = asyncio.Lock()  # a roll is compared with the head it was asked about
         self._head = journal.head
         self._head_kept_at = clock.monotonic()
+        metrics.raises_blocked(len([NOT_MERGED]))
 
     async def check_in(self) -> None:
         """Merge every kill, then say so. Raises StoreUnavailable; whether it counted is unknown then."""
@@ -126,6 +127,7 @@ class Presence:
         if self.merged:
             log.error("database_lost", error=str(error))
         self.merged = False
+        self._metrics.raises_blocked(len([NOT_MERGED]))
 
     async def _say(self) -> Roll:
         return await self._store.check_in(

@@ -495,13 +495,14 @@ class Reconciler:
         now = self.clock.monotonic()
         for run_id, claim in list(self._last_held.items()):
             every = min(policy.spec.every_seconds for policy in claim.policies)
+            if self.killbook.holds(claim.run.flag):
+                self._metrics.run_ended(run_id)  # what is shown of it is from before the kill
             memory = self._memory.get(run_id)
             put_off_until = self._put_off.get(run_id, 0.0) + self._settings.lease_seconds
             if now < put_off_until and not self.killbook.holds(claim.run.flag):
                 continue
             patience = MISSED_POLLS * every + self._settings.lease_seconds
             if memory is None or memory.ticked is None or now - memory.ticked > patience:
-                self._metrics.run_ended(run_id)
                 self._forget(run_id)
 
     def _forget(self, run_id: str) -> None:
@@ -509,6 +510,7 @@ class Reconciler:
         self._last_held.pop(run_id, None)
         self._claimed.pop(run_id, None)
         self._put_off.pop(run_id, None)
+        self._metrics.run_ended(run_id)
         self._metrics.released(run_id)
 
     # — while the database is away —

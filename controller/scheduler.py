@@ -61,6 +61,7 @@ class Scheduler:
         self.every(self._pace.kill_retry, "kill_retry", self._killer.retry)
         self.every(self._pace.kill_sweep, "kill_sweep", self._killer.sweep)
         self.every(self._pace.check_in, "check_in", self._presence.check_in)
+        self._metrics.ticks_begin(self._clock.now())
         self._timers.start()
 
     def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -16,6 +16,7 @@ from controller.domain.quantities import exposure_text
 from controller.domain.quarantine import quarantine_text
 from controller.domain.rollout import NOT_STARTED, Observations, Run, Seen, Timer
 from controller.domain.status import (
+    ApprovalStatus,
     Explanation,
     KillStatus,
     PlanSummary,
@@ -76,12 +77,20 @@ def run_status(
         owner=plan.metadata.owner,
         labels=plan.metadata.labels,
         links=plan.metadata.links,
+        approval=_approval_status(run, plan),
         foreign=list(flag.foreign) if flag else [],
         on_kill=plan.spec.serve.kill,
         changed_by=flag.changed_by if flag else "",
         changed_at=flag.changed_at if flag else None,
         delivered_seconds=flag.delivered_seconds if flag else None,
     )
+
+
+def _approval_status(run: Run, plan: RolloutPlan) -> ApprovalStatus | None:
+    request = run.approval
+    if not run.active or request is None or request.granted_at is not None:
+        return None
+    return ApprovalStatus(stage=plan.spec.stages[request.stage].name, requested_at=request.requested_at)
 
 
 def _stage_status(plan: RolloutPlan, run: Run, index: int, observations: Observations) -> StageStatus:

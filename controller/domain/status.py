@@ -55,6 +55,13 @@ class KillStatus(Struct, frozen=True, kw_only=True):
     run: str | None = None
 
 
+class ApprovalStatus(Struct, frozen=True, kw_only=True):
+    """Somebody was asked to approve the stage, and has not yet."""
+
+    stage: str
+    requested_at: datetime
+
+
 class RunStatus(Struct, frozen=True, kw_only=True):
     """`reason` is the text of the latest decision. `observed_exposure` None: the provider could not be read.
 
@@ -90,6 +97,7 @@ class RunStatus(Struct, frozen=True, kw_only=True):
     owner: str = ""
     labels: dict[str, str] = {}
     links: dict[str, str] = {}
+    approval: ApprovalStatus | None = None
     foreign: list[str] = []
     on_kill: Literal["off", "fallthrough"] = "off"
     changed_by: str = ""

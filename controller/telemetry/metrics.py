@@ -16,6 +16,7 @@ from controller.domain.notification import Backlog, NotificationResult
 from controller.domain.rollout import Action, Cause
 from controller.domain.status import RunStatus
 from controller.telemetry.exposition import Counts, Family, RunPages
+from controller.telemetry.kills import KilledFlag, KilledFlags
 from controller.telemetry.runs import FAMILIES, run_lines
 
 log = structlog.get_logger()
@@ -38,6 +39,10 @@ QUARANTINED = Family(
     ("rollout", "environment"),
 )
 FAILED_TICKS = Family("tick_failures_total", "counter", "Ticks of a run that ended in an error.", ("rollout",))
+AWAITED: tuple[tuple[Action, Cause], ...] = (
+    ("pause", "policy"), ("kill", "policy"), ("pause", "drift"), ("lower", "drift"),
+)  # fmt: skip
+"""Decisions that are alerted on: at 0 from the first tick of a run, so that the first one is an increase."""
 
 
 class Metrics:
@@ -56,6 +61,8 @@ class Metrics:
         self._failed_ticks = Counts(FAILED_TICKS, MAX_COUNTS)
         self._runs = RunPages(FAMILIES, MAX_RUNS)
         self._quarantined = RunPages((QUARANTINED,), MAX_RUNS)
+        self._killed = KilledFlags(tuple)
+        self._waiting: set[str] = set()
         self._seen_at: dict[str, float] = {}
         self._latest_tick = 0.0
 
@@ -78,14 +85,19 @@ class Metrics:
             "rampart_tick_duration_seconds", "How long a tick took.", buckets=TICK_BUCKETS, registry=registry
         )
         self._last_tick = Gauge(
-            "rampart_last_tick_timestamp_seconds", "When runs were last looked for.", registry=registry
-        )
+            "rampart_last_tick_timestamp_seconds", "When runs were last looked for, or first were to be.",
+            registry=None,
+        )  # fmt: skip
         self._raises_blocked = Gauge(
             "rampart_raises_blocked", "Reasons why no rollout may rise now, whatever its evidence.",
             registry=registry,
         )  # fmt: skip
         self._audit_head = Gauge(
-            "rampart_audit_head_sequence", "Latest audit sequence; a fall means lost entries.", registry=registry
+            "rampart_audit_head_sequence", "Latest audit sequence; a fall means lost entries.", registry=None
+        )
+        self._unknown_yet = {self._last_tick, self._audit_head}
+        self._approvals = Gauge(
+            "rampart_approvals_pending", "Runs held here that wait for somebody's approval.", registry=registry
         )
         self._quarantines = Gauge(
             "rampart_quarantined", "Runs whose ticks fail, of those held here.", registry=registry
@@ -211,14 +223,29 @@ class Metrics:
         self._kills.labels(cause).inc()
         self._kill_latency.observe(accepted_to_provider_seconds)
 
+    def kills_in_force(self, killed: Callable[[], Collection[KilledFlag]]) -> None:
+        """`killed` is asked whenever the series are read: no kill waits for them to be shown."""
+        self._killed = KilledFlags(killed)
+
     def kill_unconfirmed(self, seconds: float) -> None:
         self._kill_unconfirmed.set(seconds)
+
+    def ticks_begin(self, at: datetime) -> None:
+        """From here on runs are to be looked for: one that never gets to it is as late as one that stopped."""
+        self._know(self._last_tick, at.timestamp())
+
+    def _know(self, gauge: Gauge, number: float) -> None:
+        """A gauge that has no series before its number is known: 0 would be a time in 1970, or a lost log."""
+        gauge.set(number)
+        if gauge in self._unknown_yet:
+            self._unknown_yet.remove(gauge)
+            self.registry.register(gauge)
 
     def tick(self, *, lag_seconds: float, duration_seconds: float, at: datetime) -> None:
         self._tick_lag.observe(lag_seconds)
         self._tick_duration.observe(duration_seconds)
         self._latest_tick = at.timestamp()
-        self._last_tick.set(self._latest_tick)
+        self._know(self._last_tick, self._latest_tick)
 
     def tick_failed(self, rollout: str) -> None:
         self._failed_ticks.add(rollout)
@@ -299,17 +326,21 @@ class Metrics:
 
     def audit_head(self, sequence: int) -> None:
         """As the database has it, also when that is lower than before: Prometheus then shows the cut tail."""
-        self._audit_head.set(sequence)
+        self._know(self._audit_head, sequence)
 
     # — runs —
 
     def run_seen(self, status: RunStatus) -> None:
         """Called at each tick of an active run; replaces what was shown of it."""
         if status.id not in self._runs:
-            for action in ("pause", "kill"):
-                self._decisions.add(status.plan, status.flag.environment, action, "policy", amount=0)
+            for action, cause in AWAITED:
+                self._decisions.add(status.plan, status.flag.environment, action, cause, amount=0)
         if self._runs.put(status.id, run_lines(status)):
             self._seen_at[status.id] = self._latest_tick
+            if status.approval is not None:
+                self._waiting.add(status.id)
+            else:
+                self._waiting.discard(status.id)
         else:
             self._runs_hidden.inc()
 
@@ -324,6 +355,7 @@ class Metrics:
     def run_ended(self, run_id: str) -> None:
         self._runs.drop(run_id)
         self._seen_at.pop(run_id, None)
+        self._waiting.discard(run_id)
 
     def render(self) -> bytes:
         """Everything, in the Prometheus text format."""
@@ -332,9 +364,11 @@ class Metrics:
             self.run_ended(run_id)
         self._runs_shown.set(len(self._runs))
         self._quarantines.set(len(self._quarantined))
+        self._approvals.set(len(self._waiting))
         rest = (
             self._decisions.render()
             + self._failed_ticks.render()
+            + self._killed.render()
             + self._quarantined.render()
             + self._runs.render()
         )

@@ -36,6 +36,10 @@ EXPOSURE = Family(
     "rollout_exposure_ratio", "gauge", "Share of contexts, 0 to 1; no observed one while the provider is silent.",
     (*RUN, "kind"),
 )  # fmt: skip
+APPROVAL = Family(
+    "rollout_approval_requested_timestamp_seconds", "gauge", "When somebody was asked to approve the stage.",
+    (*RUN, "stage"),
+)  # fmt: skip
 CONFIRMED = Family("rollout_confirmed", "gauge", "1 when the provider was read back as desired.", RUN)
 VALUE = Family("guardrail_value", "gauge", "Latest value of the rule's metric, in its base unit.", RULE)
 THRESHOLD = Family("guardrail_threshold", "gauge", "Absolute limit the value is compared with.", RULE)
@@ -45,7 +49,7 @@ BREACHED = Family("guardrail_breached", "gauge", "1 while the value breaks the r
 DATA = Family("guardrail_data_state", "gauge", "1 for the state of the rule's data, else 0.", (*RULE, "state"))
 
 FAMILIES = (
-    INFO, STATE, STAGE_INDEX, STAGES, BAKE, BAKED, EXPOSURE, CONFIRMED,
+    INFO, STATE, STAGE_INDEX, STAGES, BAKE, BAKED, APPROVAL, EXPOSURE, CONFIRMED,
     VALUE, THRESHOLD, BASELINE, SAMPLE, BREACHED, DATA,
 )  # fmt: skip
 
@@ -61,6 +65,8 @@ def run_lines(status: RunStatus) -> Iterator[str]:
     yield STAGES.line(run, len(status.stages))
     yield BAKE.line(run, stage.bake_seconds) if stage else ""
     yield BAKED.line(run, stage.baked_seconds) if stage else ""
+    asked = status.approval
+    yield APPROVAL.line((*run, asked.stage), asked.requested_at.timestamp()) if asked else ""
     # What nothing tries to bring about is not called desired: the two may differ for as long as people like.
     desired = "desired" if status.mode == "enforce" else "would_be"
     yield "".join(

@@ -13,7 +13,7 @@ from controller.manifests.lint import lint
 from controller.manifests.problem import render
 from controller.telemetry import Metrics
 from tests.support.repository import ROOT, blocks, markdown, shown, tracked
-from tests.support.statuses import make_rule, make_status
+from tests.support.statuses import NOW, make_rule, make_status
 
 README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -129,6 +129,8 @@ def test_the_page_about_series_lists_exactly_what_is_exported() -> None:
     metrics = Metrics()
     rule = make_rule("errors-high", baseline=0.002)
     metrics.run_seen(make_status("checkout-v2#3", rules=[rule]))
+    metrics.audit_head(1)
+    metrics.ticks_begin(NOW)
     metrics.quarantined("search-v2#1", "search-v2", "production")
     families = re.findall(r"^# TYPE (rampart_\w+)", metrics.render().decode(), re.MULTILINE)
     listed = re.findall(r"^\| `(rampart_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)

@@ -7,10 +7,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from controller.domain.notification import Backlog
-from controller.telemetry import Metrics
+from controller.domain.plan import FlagRef
+from controller.domain.status import ApprovalStatus
+from controller.telemetry import KilledFlag, Metrics
 from tests.support.statuses import NOW, make_rule, make_status
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+ASKED = ApprovalStatus(stage="half", requested_at=NOW)
+KILLED = KilledFlag(
+    flag=FlagRef(provider="main", environment="production", key="cart"),
+    rollout="cart-v3",
+    cause="user",
+    accepted_at=NOW,
+    confirmed=False,
+)
 ALERTS = re.search(r"```yaml\n(groups:.*?)```", PAGE.read_text(), re.DOTALL)
 
 
@@ -24,6 +34,7 @@ def everything() -> Metrics:
     metrics = Metrics()
     metrics.tick(lag_seconds=0.01, duration_seconds=0.2, at=NOW)
     metrics.kill(0.004, "policy")
+    metrics.kills_in_force(lambda: [KILLED])
     metrics.tick_failed("search-v4")
     metrics.source_request("prod", "ok")
     metrics.source_answered("prod", NOW - timedelta(hours=1))
@@ -49,7 +60,7 @@ def everything() -> Metrics:
     metrics.quarantined("search-v4#1", "search-v4", "production")
     metrics.audit_head(41)
     rules = [make_rule("errors-high", baseline=0.002), make_rule("p95", outcome="no_data", value=None)]
-    metrics.run_seen(make_status("checkout-v2#3", rules=rules, owner='team "checkout"\n\\'))
+    metrics.run_seen(make_status("checkout-v2#3", rules=rules, owner='team "checkout"\n\\', approval=ASKED))
     metrics.decision("checkout-v2", "production", "advance", "policy")
     return metrics
 
