@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from controller import __version__, access, api, channels, delivery, lastknown, providers, telemetry
+from controller import __version__, access, api, channels, delivery, lastknown, providers, telemetry, web
 from controller.delivery.connections import Connection
 from controller.delivery.event_book import EventBook
 from controller.doctor import Doctor
@@ -71,6 +71,7 @@ thousand and hold no cycles; walking through all of them stops everything, a kil
 LAST_KNOWN = "last-known.json"
 JOURNAL = "kills.journal"
 REPLICA = "replica"
+SESSION_KEY = "session.key"
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file name
 
 
@@ -124,7 +125,9 @@ class Rampart:
         self.killer, self.killbook = self.engine.killer, self.engine.killbook
         self.kill_ledger = self.engine.kill_ledger
         self.presence = self.engine.presence
-        self.commands = self.engine.commands
+        self.commands, self.alerts = self.engine.commands, self.engine.alerts
+        self.recent = self.engine.recent
+        self.session_key = self.peers.secret_digest or _kept_secret(self.data / SESSION_KEY)
         self.scheduler = self.engine.scheduler
         self.registrar = Registrar(
             self.store, self.providers, settings, self.clock, self._observe, applied=self._sync
@@ -389,6 +392,9 @@ class Rampart:
         self.sdk_keys.load(await self.store.sdk_keys())
         await self._remember()
 
+    async def freezes_changed(self) -> None:
+        self.engine.freezebook.load(await self.store.freezes())
+
     async def _sync(self) -> None:
         """Also what other replicas changed. Kills stay laid over whatever the database says of a flag."""
         self.tokens.load(await self.store.tokens())
@@ -452,6 +458,13 @@ async def _collect() -> None:
     gc.collect()
 
 
+def _kept_secret(path: Path) -> bytes:
+    """Of this data directory alone; made at its first start, so that nobody is logged out by a restart."""
+    if not path.exists():
+        _write_secret(path, access.new_secret())
+    return access.digest(secret_file(str(path)))
+
+
 def _write_secret(path: Path, secret: str) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as file:
@@ -459,17 +472,18 @@ def _write_secret(path: Path, secret: str) -> None:
 
 
 class Server(uvicorn.Server):
-    """Ends the SDK streams first: uvicorn waits for open responses, and a stream never ends by itself.
+    """Ends the streams first: uvicorn waits for open responses, and a stream never ends by itself.
 
     uvicorn's own handler would note the signal and raise it again after serving, before anything else is stopped.
     """
 
-    def __init__(self, config: uvicorn.Config, board: FlagBoard) -> None:
+    def __init__(self, config: uvicorn.Config, board: FlagBoard, pages: web.Pages) -> None:
         super().__init__(config)
-        self._board = board
+        self._board, self._pages = board, pages
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._board.close()
+        self._pages.close()
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
@@ -498,12 +512,13 @@ async def _serve(settings: Settings) -> int:
         event_book=rampart.event_book,
         fronts=rampart.fronts,
     )
-    app = doors.before(api.create_app(rampart))
+    pages = web.Pages(rampart)
+    app = doors.before(api.create_app(rampart, pages.handlers()))
     config = uvicorn.Config(
         app, host=host, port=int(port), http=Connection, lifespan="off", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
-    server = Server(config, rampart.board)
+    server = Server(config, rampart.board, pages)
     await rampart.start()
     log.info("serving", bind=settings.server.bind, version=__version__, data=str(rampart.data))
     try:

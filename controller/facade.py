@@ -7,7 +7,9 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from controller.access import Actor, TokenBook
+from controller.domain.alerts import Alert, AlertResult
 from controller.domain.catalogue import KillRecord, PeerAnswer
+from controller.domain.plan import FlagRef
 from controller.domain.status import (
     Check,
     Explanation,
@@ -18,7 +20,9 @@ from controller.domain.status import (
     RunReport,
     RunStatus,
 )
+from controller.lastknown import KnownFlag
 from controller.ports import Clock, Store
+from controller.recent import Recent
 from controller.registrar import Registrar
 from controller.settings import Settings
 
@@ -52,6 +56,11 @@ class Killer(Protocol):
         """Another replica accepted these kills."""
 
 
+class AlertReceiver(Protocol):
+    async def receive(self, alerts: Sequence[Alert], actor: Actor) -> list[AlertResult]:
+        """Never raises: what could not be done is among the results, as `unable`."""
+
+
 class KillLedger(Protocol):
     async def reset(
         self,
@@ -67,7 +76,15 @@ class KillLedger(Protocol):
 
 
 class KillBook(Protocol):
+    """Answers from memory, as `killer` does."""
+
     def active(self) -> list[KillStatus]: ...
+    def kills_of(self, flag: FlagRef) -> list[KillStatus]: ...
+    def receipts(self, flag: FlagRef) -> list[KillReceipt]:
+        """How far each kill of the flag has come by now."""
+
+    def known(self) -> list[KnownFlag]:
+        """The flags that plans name."""
 
 
 class Peers(Protocol):
@@ -102,6 +119,8 @@ class Engine(Protocol):
     @property
     def killbook(self) -> KillBook: ...
     @property
+    def alerts(self) -> AlertReceiver: ...
+    @property
     def peers(self) -> Peers: ...
     @property
     def presence(self) -> Presence: ...
@@ -117,6 +136,12 @@ class Engine(Protocol):
     def doctor(self) -> Doctor: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def recent(self) -> Recent:
+        """What was seen last of each run, for when the database does not answer."""
+    @property
+    def session_key(self) -> bytes:
+        """What sessions of people are sealed with; never in the database."""
 
     def readiness(self) -> Sequence[str]:
         """Why this replica is not ready; empty when it is."""
@@ -128,6 +153,7 @@ class Engine(Protocol):
         """Reload the tokens into memory after a write."""
 
     async def sdk_keys_changed(self) -> None: ...
+    async def freezes_changed(self) -> None: ...
 
 
 Served = SkipValidation[NamedDependency[Engine]]

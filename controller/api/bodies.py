@@ -3,10 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
+from controller.domain.alerts import AlertResult
 from controller.domain.catalogue import Scope, SdkKeyKind
+from controller.domain.plan import LOCAL_TIME_PATTERN
 from controller.domain.quantities import Duration, Name
+from controller.domain.selector import MOST_LABELS
 from controller.domain.status import KillReceipt
 
 # PostgreSQL stores no NUL character, neither in text nor in JSON.
@@ -61,6 +64,32 @@ class ResetBody(Body, frozen=True):
     provider: Name | None = None
 
 
+LocalTime = Annotated[
+    str, Meta(pattern=LOCAL_TIME_PATTERN, description="a local day and time, as in 2026-11-26T00:00")
+]
+Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Labels = Annotated[dict[Label, Label], Meta(max_length=MOST_LABELS)]
+Reason = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+
+
+class FreezeBody(Body, frozen=True):
+    """No `from` is now; either `to` or `for` says until when. No `environments` means all,
+    no `labels` all plans."""
+
+    name: Name
+    reason: Reason
+    from_: LocalTime | None = field(name="from", default=None)
+    to: LocalTime | None = None
+    for_: Duration | None = field(name="for", default=None)
+    timezone: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$")] = "UTC"
+    environments: Annotated[list[Name], Meta(max_length=100)] = []
+    labels: Labels = {}
+
+
+class LiftBody(Body, frozen=True):
+    note: Reason
+
+
 class TokenBody(Body, frozen=True):
     """No `environments` means all of them, no `expires_in` for ever."""
 
@@ -74,6 +103,29 @@ class SdkKeyBody(Body, frozen=True):
     name: Name
     environment: Name
     kind: SdkKeyKind = "server"
+
+
+class SentAlert(Struct, frozen=True, rename="camel", kw_only=True):
+    """One alert, in the words of Alertmanager's webhook. `startsAt` and `fingerprint` say which firing it is."""
+
+    status: Annotated[str, Meta(pattern="^(firing|resolved)$")]
+    starts_at: Annotated[datetime, Meta(tz=True)]
+    fingerprint: Annotated[str, Meta(min_length=1, max_length=200)]
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    generator_url: str = field(default="", name="generatorURL")
+
+
+class AlertsBody(Struct, frozen=True, kw_only=True):
+    """What an Alertmanager sends for one group of alerts. What it says besides is passed over."""
+
+    alerts: Annotated[list[SentAlert], Meta(max_length=1000)]
+
+
+class AlertsAnswer(Struct, frozen=True, kw_only=True):
+    """One result for each alert and rollout that it names."""
+
+    results: list[AlertResult]
 
 
 class KillAnswer(Struct, frozen=True, kw_only=True):
@@ -139,4 +191,17 @@ class Readiness(Struct, frozen=True, kw_only=True):
     reasons: list[str] = []
 
 
-REQUEST_BODIES = (NoteBody, AdoptBody, CompareBody, ManifestsBody, KillBody, ResetBody, TokenBody, SdkKeyBody)
+REQUEST_BODIES = (
+    NoteBody,
+    AdoptBody,
+    CompareBody,
+    ManifestsBody,
+    KillBody,
+    ResetBody,
+    FreezeBody,
+    LiftBody,
+    TokenBody,
+    SdkKeyBody,
+)
+FOREIGN_BODIES = (AlertsBody,)
+"""Other programs decide what these look like: fields that are not known here are passed over."""

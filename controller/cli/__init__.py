@@ -11,6 +11,7 @@ from controller.cli import (
     audit,
     credentials,
     fmt,
+    freezes,
     init,
     kills,
     lint,
@@ -27,7 +28,7 @@ from controller.errors import SettingsError
 
 COMMANDS = {command.name: command for command in runs.COMMANDS}
 SECTIONS = {
-    "Stop": [kills.kill, COMMANDS["pause"], COMMANDS["step-back"], kills.reset],
+    "Stop": [kills.kill, COMMANDS["pause"], COMMANDS["step-back"], kills.reset, freezes.freeze],
     "Look": [runs.list_, runs.status, runs.explain, runs.report, runs.wait, audit.audit, audit.verify],
     "Drive": [
         COMMANDS["start"],

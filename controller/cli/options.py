@@ -7,6 +7,7 @@ import click
 
 from controller.cli.connection import DEFAULT_URL, Connection
 from controller.domain.quantities import seconds
+from controller.domain.selector import selector
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -69,6 +70,20 @@ class DurationType(click.ParamType[float]):
             return value
         try:
             return seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SelectorType(click.ParamType[dict[str, str]]):
+    """`tier=1,team=checkout` → labels."""
+
+    name = "selector"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        try:
+            return selector(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

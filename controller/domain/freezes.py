@@ -1,12 +1,18 @@
 """Freezes of the organisation: dated spans in which no plan that they cover may start or advance."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from controller.domain.selector import fits
+from controller.errors import Invalid
+
+FreezeState = Literal["holds", "to_come", "over", "lifted"]
+
+LONGEST = timedelta(days=366)
 
 
 class OrganisationFreeze(Struct, frozen=True, kw_only=True):
@@ -48,3 +54,62 @@ class OrganisationFreeze(Struct, frozen=True, kw_only=True):
     def clock(self, at: datetime) -> str:
         """As the clocks show it where the freeze was written."""
         return f"{at.astimezone(ZoneInfo(self.timezone)):%Y-%m-%d %H:%M}"
+
+    def state(self, now: datetime) -> FreezeState:
+        if self.lifted_at is not None:
+            return "lifted"
+        if self.ends_at <= now:
+            return "over"
+        return "holds" if self.starts_at <= now else "to_come"
+
+
+class FreezeStatus(Struct, frozen=True, kw_only=True):
+    """A freeze as people are shown it. `plans` are those that it covers, as plans stand now."""
+
+    name: str
+    state: FreezeState
+    starts_at: datetime
+    ends_at: datetime
+    timezone: str
+    environments: list[str]
+    labels: dict[str, str]
+    reason: str
+    added_by: str
+    added_at: datetime
+    plans: list[str] = []
+    lifted_at: datetime | None = None
+    lifted_by: str = ""
+    lifted_why: str = ""
+
+
+def span(
+    begins: str | None, ends: str | None, lasts_seconds: float | None, timezone: str, now: datetime
+) -> tuple[datetime, datetime]:
+    """From when to when, in UTC. `begins` None is now; `ends` or `lasts_seconds` says until when.
+
+    Texts are local times of `timezone`. Raises Invalid naming the field.
+    """
+    try:
+        zone = ZoneInfo(timezone)
+    except (OSError, ValueError, KeyError):
+        raise _invalid("timezone", f'"{timezone}" is no time zone; write Europe/Berlin, or UTC') from None
+    start = _instant("from", begins, zone) if begins is not None else now
+    if (ends is None) == (lasts_seconds is None):
+        raise _invalid("to", "say either until when (to) or how long (for)")
+    end = _instant("to", ends, zone) if ends is not None else start + timedelta(seconds=lasts_seconds or 0.0)
+    if end <= max(start, now):
+        raise _invalid("to", "it ends before it begins" if end <= start else "it is over already")
+    if end - start > LONGEST:
+        raise _invalid("to", "it lasts longer than a year; see whether year and month are right")
+    return start, end
+
+
+def _instant(field: str, text: str, zone: ZoneInfo) -> datetime:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _invalid(field, f'"{text}" is no day and time; write 2026-11-26T00:00') from None
+
+
+def _invalid(field: str, message: str) -> Invalid:
+    return Invalid(f"{field}: {message}", problems=[(field, message)])

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from controller.access import Actor, TokenBook, digest
 from controller.api import create_app
+from controller.domain.alerts import Alert, AlertOutcome, AlertResult
 from controller.domain.catalogue import SCOPES, KillRecord, PeerAnswer, Replica, Scope, Token
 from controller.domain.flag import Observation, Unknown
-from controller.domain.plan import FlagRef
+from controller.domain.plan import FlagRef, Serve
 from controller.domain.status import (
     Check,
     Explanation,
@@ -26,6 +27,8 @@ from controller.domain.status import (
     StageStatus,
 )
 from controller.errors import Conflict, NotFound, StoreUnavailable
+from controller.freezebook import FreezeBook
+from controller.lastknown import KnownFlag
 from controller.ports import FlagProvider, Store
 from controller.preview import Observe
 from controller.registrar import Registrar
@@ -36,6 +39,8 @@ START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
 STAGING_FLAG = FlagRef(provider="main", environment="staging", key="checkout-v2")
 
+SERVE = Serve(rollout="on", fallback="off")
+LABELS = {"tier": "1", "team": "checkout"}
 PEER_SECRET = "of-all-replicas-0123456789"
 
 
@@ -239,9 +244,35 @@ class FakeKills:
     def active(self) -> list[KillStatus]:
         return list(self.in_force.values())
 
+    def known(self) -> list[KnownFlag]:
+        return [KnownFlag(plan="checkout-v2", flag=FLAG, serve=SERVE, owner="team-checkout", labels=LABELS)]
+
     async def hear(self, records: Sequence[KillRecord]) -> PeerAnswer:
         self.heard += records
         return PeerAnswer(replica="replica-1", holds=tuple(record.kill.id for record in records))
+
+
+class FakeAlerts:
+    """Pauses what it is told of; `failure` is what it answers instead."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[Alert, Actor]] = []
+        self.failure: AlertOutcome | None = None
+
+    async def receive(self, alerts: Sequence[Alert], actor: Actor) -> list[AlertResult]:
+        self.received += [(one, actor) for one in alerts]
+        return [
+            AlertResult(
+                alert=one.name,
+                fingerprint=one.fingerprint,
+                outcome=self.failure or "paused",
+                text=one.text,
+                rollout="checkout-v2",
+                environment="production",
+                action="pause",
+            )
+            for one in alerts
+        ]
 
 
 class FakePeers:
@@ -309,6 +340,7 @@ class FakeEngine:
         self.tokens = TokenBook()
         self.commands = FakeCommands(self)
         self.killer = self.kill_ledger = self.killbook = self.kills = FakeKills(self.clock)
+        self.alerts = FakeAlerts()
         self.peers = FakePeers()
         self.presence = FakePresence(self)
         self.doctor = FakeDoctor()
@@ -318,6 +350,7 @@ class FakeEngine:
         self.minted: dict[str, Token] = {}
         self.not_ready: list[str] = []
         self.sdk_keys_reloaded = 0
+        self.freezebook = FreezeBook()
 
     def secret_of(
         self, *scopes: Scope, environments: tuple[str, ...] = (), expires_in: float | None = None
@@ -352,6 +385,9 @@ class FakeEngine:
 
     async def sdk_keys_changed(self) -> None:
         self.sdk_keys_reloaded += 1
+
+    async def freezes_changed(self) -> None:
+        self.freezebook.load(await self.store.freezes())
 
 
 @asynccontextmanager

@@ -12,7 +12,9 @@ from msgspec import Struct
 from controller.api.bodies import (
     AdoptBody,
     CompareBody,
+    FreezeBody,
     KillBody,
+    LiftBody,
     ManifestsBody,
     NoteBody,
     ResetBody,
@@ -65,6 +67,10 @@ def body_type(path: str) -> type[Struct]:
             return ManifestsBody
         case ["manifests", "compare"]:
             return CompareBody
+        case ["freezes"]:
+            return FreezeBody
+        case ["freezes", _, "lift"]:
+            return LiftBody
         case ["tokens"]:
             return TokenBody
         case ["sdk-keys"]:

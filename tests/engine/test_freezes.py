@@ -105,7 +105,7 @@ async def test_a_freeze_that_comes_while_a_tick_decides_stops_its_raise(world: W
             await add(world)  # also heard of here, before this commit
         return await commit(move)
 
-    world.store.commit = racing  # type: ignore[method-assign]
+    world.store.commit = racing  # type: ignore[method-assign, assignment]
     await world.run_for(2 * 3600)
     assert between
     assert (await world.run()).exposure == 1_000
