@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/runtime-is-installed
 DEV := $(VENV)/dev-is-installed
+CHART := .chart
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 SEEDS ?= 2000
 LOCKS := requirements.lock requirements-dev.lock requirements-build.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-launchdarkly simulate mutants chaos soak explore check format bench schema lock clean mutation image-test
+.PHONY: help demo test test-peers test-launchdarkly simulate mutants chaos soak explore check format bench schema lock clean mutation screenshots image-test chart-test
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +30,15 @@ test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing
 	tests/peers/install.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/peers $(ARGS)
 
+chart-test: $(DEV) $(CHART)/is-installed ## Render the Helm chart with Helm's library (250 MB, fetched once) and check every object
+	$(BIN)/python -m pytest tests/chart $(ARGS)
+
 test-launchdarkly: $(DEV) ## Run the contract of providers on a live LaunchDarkly account (docs/providers/launchdarkly.md)
 	$(BIN)/python -m pytest tests/live/launchdarkly.py $(ARGS)
+
+screenshots: $(DEV) ## Take the pictures of docs/screenshots from a real server (ARGS="--only phone")
+	@command -v chromium >/dev/null || { echo "make screenshots needs Chromium: tests/peers/install.sh"; exit 1; }
+	$(BIN)/python -m tests.peers.screenshots $(ARGS)
 
 image-test: $(DEV) ## Build the container image without a network and run it read-only (as root, on Debian)
 	tests/image/build.sh
@@ -74,11 +82,12 @@ mutation: $(DEV) ## Break the logic on purpose and see which breaks no test noti
 	$(BIN)/mutmut run --max-children 1 $(ARGS)
 	$(BIN)/mutmut results
 
-schema: $(DEV) ## Regenerate docs/schema, docs/lint.md, docs/cli.md and docs/state-machine.md
+schema: $(DEV) ## Regenerate docs/schema, docs/lint.md, docs/cli.md, docs/state-machine.md and the chart's schema
 	$(BIN)/rampart schema --write
 	$(BIN)/rampart lint --rules -o markdown > docs/lint.md
 	$(BIN)/rampart help markdown > docs/cli.md
 	$(BIN)/python -c "from controller.domain.diagram import state_diagram; print(state_diagram(), end='')" > docs/state-machine.md
+	$(BIN)/python -m tests.chart.settings_schema
 
 lock: ## Pin all dependencies anew, with hashes (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/"; exit 1; }
@@ -89,7 +98,7 @@ lock: ## Pin all dependencies anew, with hashes (needs uv)
 	  echo "A lock file holds an address (above): the hashes must be enough."; exit 1; fi
 
 clean: ## Remove the environment and all caches; never your data
-	rm -rf $(VENV) .image .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
+	rm -rf $(VENV) $(CHART) .image .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. Every package comes from a lock file and is checked against its hash.
@@ -109,4 +118,11 @@ $(RUNTIME): requirements.lock requirements-build.lock pyproject.toml
 $(DEV): $(RUNTIME) requirements-dev.lock
 	@echo "Installing the tools for development into $(VENV); this happens once."
 	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Helm's library and Kubernetes' schemas, apart from all else: nothing but the tests of the chart needs them.
+$(CHART)/is-installed: tests/chart/requirements.lock
+	@echo "Installing helm-python-sdk and kubernetes-validate from PyPI into $(CHART) (about 400 MB); this happens once."
+	@$(PYTHON) -m venv --clear $(CHART)
+	@$(CHART)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
 	@touch $@
