@@ -14,7 +14,7 @@ from controller.commands import Commands
 from controller.domain.alerts import Alert, AlertOutcome, AlertResult, Order, named, order
 from controller.domain.audit import AuditEntry
 from controller.domain.plan import FlagRef
-from controller.errors import Conflict, Forbidden, NotFound, StoreUnavailable, Unavailable
+from controller.errors import Conflict, Forbidden, NotFound, StoreUnavailable
 from controller.kill_ledger import KillLedger
 from controller.killbook import KillBook
 from controller.killer import Killer
@@ -52,19 +52,19 @@ class AlertReceiver:
 
     async def receive(self, alerts: Sequence[Alert], actor: Actor) -> list[AlertResult]:
         """Never raises for what one of them cannot do: its outcome is `unable`, and it should be sent again."""
-        orders: list[Order] = []
-        results: list[AlertResult] = []
-        for alert in alerts:
-            found = self._orders(alert, actor) if alert.firing else []
-            orders += found
-            if not found:
-                results.append(self._nothing_to_do(alert))
-        results += await self._kill_all([one for one in orders if one.action == "kill"], actor)
-        results += await self._pause_all([one for one in orders if one.action == "pause"], actor)
+        work = [one for alert in alerts for one in self._work(alert, actor)]
+        orders = [one for one in work if isinstance(one, Order)]
+        done = await self._kill_all([one for one in orders if one.action == "kill"], actor)
+        done |= await self._pause_all([one for one in orders if one.action == "pause"], actor)
+        results = [done[id(one)] if isinstance(one, Order) else one for one in work]
         for result in results:
             self._metrics.alert_received(result.outcome)
             log.info("alert_received", alert=result.alert, outcome=result.outcome, rollout=result.rollout)
         return results
+
+    def _work(self, alert: Alert, actor: Actor) -> Sequence[Order | AlertResult]:
+        orders = self._orders(alert, actor) if alert.firing else []
+        return orders or [self._nothing_to_do(alert)]
 
     def _orders(self, alert: Alert, actor: Actor) -> list[Order]:
         return [
@@ -81,16 +81,19 @@ class AlertReceiver:
 
     # — kills —
 
-    async def _kill_all(self, orders: Sequence[Order], actor: Actor) -> list[AlertResult]:
-        """All flags at once; of one flag one after the other, so that the second finds it killed."""
+    async def _kill_all(self, orders: Sequence[Order], actor: Actor) -> dict[int, AlertResult]:
+        """By the identity of the order. All flags at once; of one flag one after the other: the first kills."""
         of_flag: dict[FlagRef, list[Order]] = {}
         for one in orders:
             of_flag.setdefault(one.flag, []).append(one)
-        done = await asyncio.gather(*(self._kill_each(of_one, actor) for of_one in of_flag.values()))
-        return [result for results in done for result in results]
+        done: dict[int, AlertResult] = {}
 
-    async def _kill_each(self, orders: Sequence[Order], actor: Actor) -> list[AlertResult]:
-        return [_done(one, *await self._kill(one, actor)) for one in orders]
+        async def kill_each(of_one: Sequence[Order]) -> None:
+            for one in of_one:
+                done[id(one)] = _done(one, *await self._kill(one, actor))
+
+        await asyncio.gather(*(kill_each(of_one) for of_one in of_flag.values()))
+        return done
 
     async def _kill(self, order: Order, actor: Actor) -> tuple[AlertOutcome, str]:
         if order.kill_id in self._killbook:
@@ -150,18 +153,21 @@ class AlertReceiver:
 
     # — pauses —
 
-    async def _pause_all(self, orders: Sequence[Order], actor: Actor) -> list[AlertResult]:
+    async def _pause_all(self, orders: Sequence[Order], actor: Actor) -> dict[int, AlertResult]:
         """One after the other. When the database does not answer one, it is not asked about the rest."""
-        results: list[AlertResult] = []
+        done: dict[int, AlertResult] = {}
         away = ""
         for one in orders:
-            outcome, text = ("unable", away) if away else await self._pause(one, actor)
-            away = text if outcome == "unable" and not away else away
-            results.append(_done(one, outcome, text))
-        return results
+            try:
+                outcome, text = ("unable", away) if away else await self._pause(one, actor)
+            except StoreUnavailable as error:
+                outcome, text = "unable", str(error)
+                away = text
+            done[id(one)] = _done(one, outcome, text)
+        return done
 
     async def _pause(self, order: Order, actor: Actor) -> tuple[AlertOutcome, str]:
-        """Ticks change the run, too: what came between is looked at again."""
+        """Ticks change the run, too: what came between is looked at again. Raises StoreUnavailable."""
         for _ in range(ATTEMPTS):
             try:
                 return await self._commands.pause_by_alert(order, actor)
@@ -171,8 +177,6 @@ class AlertReceiver:
                 return "forbidden", str(error)
             except Conflict as error:
                 log.info("alert_looks_again", rollout=order.plan, error=str(error))
-            except Unavailable as error:
-                return "unable", str(error)
         return "unable", f"{order.plan} changed each time it was looked at"
 
 

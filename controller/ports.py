@@ -194,7 +194,7 @@ class Store(Protocol):
     async def committed(self, entry_id: str) -> int | None:
         """The audit sequence of that entry, or None when it never happened."""
 
-    async def note(self, entry: AuditEntry) -> None:
+    async def note_once(self, entry: AuditEntry) -> None:
         """An audit entry of something that changed nothing. One with an id that is already there adds nothing."""
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:

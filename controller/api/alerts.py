@@ -3,49 +3,18 @@
 What it sends grows with its versions: unlike everywhere else, fields that are not known here are passed over.
 """
 
-from datetime import datetime
-from typing import Annotated
 from urllib.parse import urlsplit
 
 from litestar import Response, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
-from msgspec import Meta, Struct, field
 
 from controller.api.authentication import needs
+from controller.api.bodies import AlertsAnswer, AlertsBody, SentAlert
 from controller.api.decoding import JsonBody
 from controller.api.problems import RETRY_AFTER_SECONDS
-from controller.domain.alerts import Alert, AlertResult
+from controller.domain.alerts import Alert
 from controller.facade import Caller, Served
-
-MAX_ALERTS = 1000
-
-Fingerprint = Annotated[str, Meta(min_length=1, max_length=200)]
-Status = Annotated[str, Meta(pattern="^(firing|resolved)$")]
-
-
-class SentAlert(Struct, frozen=True, rename="camel", kw_only=True):
-    """One alert, in the words of Alertmanager's webhook. `startsAt` and `fingerprint` say which firing it is."""
-
-    status: Status
-    starts_at: Annotated[datetime, Meta(tz=True)]
-    fingerprint: Fingerprint
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    generator_url: str = field(default="", name="generatorURL")
-
-
-class AlertsBody(Struct, frozen=True, kw_only=True):
-    """What an Alertmanager sends for one group of alerts."""
-
-    alerts: Annotated[list[SentAlert], Meta(max_length=MAX_ALERTS)]
-
-
-class AlertsAnswer(Struct, frozen=True, kw_only=True):
-    """One result for each alert and rollout that it names."""
-
-    results: list[AlertResult]
-
 
 UNABLE = {503: ResponseSpec(AlertsAnswer, description="Not everything could be done; send it again")}
 
@@ -60,7 +29,7 @@ UNABLE = {503: ResponseSpec(AlertsAnswer, description="Not everything could be d
     **needs("operate", "kill"),
 )
 async def receive_alerts(engine: Served, actor: Caller, data: JSONBody[AlertsBody]) -> Response[AlertsAnswer]:
-    results = await engine.alerts.receive([_alert(one) for one in data.alerts], actor)
+    results = await engine.alerts.receive([alert_of(one) for one in data.alerts], actor)
     unable = any(result.outcome == "unable" for result in results)
     return Response(
         AlertsAnswer(results=results),
@@ -69,7 +38,7 @@ async def receive_alerts(engine: Served, actor: Caller, data: JSONBody[AlertsBod
     )
 
 
-def _alert(sent: SentAlert) -> Alert:
+def alert_of(sent: SentAlert) -> Alert:
     return Alert(
         fingerprint=sent.fingerprint,
         starts_at=sent.starts_at,

@@ -9,7 +9,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from controller import __version__
-from controller.api.bodies import REQUEST_BODIES
+from controller.api.bodies import FOREIGN_BODIES, REQUEST_BODIES
 from controller.api.problems import HTTP_KINDS, PROBLEM_JSON, STATUSES, Problem
 
 DOCUMENT_PATH = "/api/v1/openapi.json"
@@ -49,7 +49,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
 
 def _exact_schemas() -> dict[str, Any]:
     # msgspec describes its own types to the letter: unknown fields, patterns and lengths included.
-    _, exact = msgspec.json.schema_components((*REQUEST_BODIES, Problem), ref_template=REFERENCES)
+    _, exact = msgspec.json.schema_components((*REQUEST_BODIES, *FOREIGN_BODIES, Problem), ref_template=REFERENCES)
     return exact
 
 

@@ -103,7 +103,7 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 class AlertResult(Struct, frozen=True, kw_only=True):
-    """What one alert came to for one rollout; None is without any. `action` is what was done or tried."""
+    """What one alert came to for one rollout, None if it names none. `action` is what was done or tried."""
 
     alert: str
     fingerprint: str

@@ -270,7 +270,7 @@ class MemoryStore:
     async def committed(self, entry_id: str) -> int | None:
         return self.sequences.get(entry_id)
 
-    async def note(self, entry: AuditEntry) -> None:
+    async def note_once(self, entry: AuditEntry) -> None:
         if entry.id not in self.sequences:
             self._append(entry)
 

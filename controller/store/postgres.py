@@ -272,9 +272,9 @@ class PostgresStore:
         sequence: int | None = await self._database.fetchval(SQL["committed"], entry_id)
         return sequence
 
-    async def note(self, entry: AuditEntry) -> None:
+    async def note_once(self, entry: AuditEntry) -> None:
         with suppress(Conflict):  # somebody noted it in this very moment
-            await self._database.fetchval(SQL["note"], entry.id, canonical_body(entry))
+            await self._database.fetchval(SQL["note_once"], entry.id, canonical_body(entry))
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
         if not batch:

@@ -159,7 +159,7 @@ WHERE r.id = $1
 -- Where an audit entry is, by its own id.
 SELECT sequence FROM audit WHERE entry_id = $1
 
--- name: note
+-- name: note_once
 -- An audit entry that goes with no change, unless it is there.
 SELECT append_audit($1, $2, NULL, NULL) WHERE NOT EXISTS (SELECT FROM audit WHERE entry_id = $1)
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import generate_latest
 
 from controller import __version__
+from controller.domain.alerts import AlertOutcome
 from controller.domain.catalogue import UnreadableKind
 from controller.domain.notification import Backlog, NotificationResult
 from controller.domain.rollout import Action, Cause
@@ -68,7 +69,7 @@ class Metrics:
 
     def _declare_engine(self, registry: CollectorRegistry) -> None:
         self._kills = Counter("rampart_kills_total", "Kills read back as off.", ["cause"], registry=registry)
-        for cause in ("policy", "user"):
+        for cause in ("policy", "user", "alert"):
             self._kills.labels(cause)  # known from the start, so that the first kill is an increase
         self._kill_latency = Histogram(
             "rampart_kill_latency_seconds", "From accepting a kill to reading it back as off at the provider.",
@@ -165,6 +166,12 @@ class Metrics:
             "rampart_notification_dead_letters", "Messages given up, until a person sends or discards them.",
             ["channel"], registry=registry,
         )  # fmt: skip
+        self._alerts = Counter(
+            "rampart_alerts_received_total", "Alerts that others told us of, once for each rollout they name.",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        for outcome in get_args(AlertOutcome):
+            self._alerts.labels(outcome)
         self._declare_events(registry)
         self._declare_fronts(registry)
 
@@ -222,6 +229,9 @@ class Metrics:
     def kill(self, accepted_to_provider_seconds: float, cause: str) -> None:
         self._kills.labels(cause).inc()
         self._kill_latency.observe(accepted_to_provider_seconds)
+
+    def alert_received(self, outcome: AlertOutcome) -> None:
+        self._alerts.labels(outcome).inc()
 
     def kills_in_force(self, killed: Callable[[], Collection[KilledFlag]]) -> None:
         """`killed` is asked whenever the series are read: no kill waits for them to be shown."""

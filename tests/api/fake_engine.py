@@ -31,6 +31,7 @@ from controller.freezebook import FreezeBook
 from controller.lastknown import KnownFlag
 from controller.ports import FlagProvider, Store
 from controller.preview import Observe
+from controller.recent import Recent
 from controller.registrar import Registrar
 from controller.settings import Settings
 from controller.store.memory import MemoryStore
@@ -244,6 +245,23 @@ class FakeKills:
     def active(self) -> list[KillStatus]:
         return list(self.in_force.values())
 
+    def kills_of(self, flag: FlagRef) -> list[KillStatus]:
+        return [one for one in self.in_force.values() if one.flag == flag]
+
+    def receipts(self, flag: FlagRef) -> list[KillReceipt]:
+        return [
+            KillReceipt(
+                kill_id=one.kill_id,
+                flag=flag,
+                accepted_at=one.accepted_at,
+                durable=True,
+                provider_updated_at=one.confirmed_at,
+                confirmed_at=one.confirmed_at,
+                replicas=["replica-1"],
+            )
+            for one in self.kills_of(flag)
+        ]
+
     def known(self) -> list[KnownFlag]:
         return [KnownFlag(plan="checkout-v2", flag=FLAG, serve=SERVE, owner="team-checkout", labels=LABELS)]
 
@@ -344,6 +362,8 @@ class FakeEngine:
         self.peers = FakePeers()
         self.presence = FakePresence(self)
         self.doctor = FakeDoctor()
+        self.recent = Recent()
+        self.session_key = digest("of this installation")
         self.registrar = Registrar(
             self.store, providers or {}, self.settings, self.clock, observing(providers or {})
         )

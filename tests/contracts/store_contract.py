@@ -229,6 +229,16 @@ class StoreContract:
         body = msgspec.json.decode(row.body)
         assert (body["run"], body["run_version"], row.sequence) == (step.after.id, step.after.version, sequence)
 
+    async def test_an_entry_of_nothing_that_changed_is_noted_once_whoever_notes_it(self, store: Store) -> None:
+        run = await created_run(store)
+        seen = replace(entry("alert"), id="alert-1", subject=run.id)
+        await asyncio.gather(*(store.note_once(replace(seen, actor=f"replica-{n}")) for n in range(4)))
+        assert (await audited(store)).count("alert") == 1
+        assert await store.committed("alert-1") == (await store.audit_head())[0]
+        assert verify_chain(await store.audit(limit=100_000)).problem is None
+        assert [one.action for one in await entries(store, run.id)] == ["authorise"]
+        assert await version_of(store, run) == 1
+
     # — claims —
 
     async def test_a_claim_brings_the_run_and_what_it_is_pinned_to(self, store: Store) -> None:

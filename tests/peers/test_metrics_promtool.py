@@ -36,6 +36,7 @@ def everything() -> Metrics:
     metrics.kill(0.004, "policy")
     metrics.kills_in_force(lambda: [KILLED])
     metrics.tick_failed("search-v4")
+    metrics.alert_received("paused")
     metrics.source_request("prod", "ok")
     metrics.source_answered("prod", NOW - timedelta(hours=1))
     metrics.provider_request("main", "apply", "ok")
