@@ -59,9 +59,14 @@ class TokenBook:
 
     def __init__(self) -> None:
         self._by_digest: dict[bytes, Token] = {}
+        self._by_name: dict[str, Token] = {}
 
     def load(self, tokens: Iterable[Token]) -> None:
         self._by_digest = {token.digest: token for token in tokens}
+        self._by_name = {token.name: token for token in self._by_digest.values()}
+
+    def named(self, name: str) -> Token | None:
+        return self._by_name.get(name)
 
     def all(self) -> list[Token]:
         return list(self._by_digest.values())
@@ -71,6 +76,11 @@ class TokenBook:
         token = self._by_digest.get(digest(secret))
         if token is None:
             raise Unauthenticated("unknown token; create one with `rampart token create`")
-        if token.expires_at is not None and token.expires_at <= now:
-            raise Unauthenticated(f'token "{token.name}" expired at {token.expires_at:%Y-%m-%d %H:%M} UTC')
-        return Actor(name=token.name, scopes=token.scopes, environments=token.environments)
+        return holder(token, now)
+
+
+def holder(token: Token, now: datetime) -> Actor:
+    """Raises Unauthenticated when the token has expired."""
+    if token.expires_at is not None and token.expires_at <= now:
+        raise Unauthenticated(f'token "{token.name}" expired at {token.expires_at:%Y-%m-%d %H:%M} UTC')
+    return Actor(name=token.name, scopes=token.scopes, environments=token.environments)

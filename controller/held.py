@@ -79,6 +79,7 @@ class Held(Struct, kw_only=True):
             replicas=sorted({*self.reached, *self.covered_by, *self.heard}),
             run=kill.run,
             silent=sorted({*others} - self.heard),
+            attempts=self.attempts,
         )
 
     def entry(self) -> AuditEntry:
@@ -89,7 +90,7 @@ class Held(Struct, kw_only=True):
             at=kill.accepted_at,
             actor=kill.actor,
             action="kill",
-            cause=kill.cause,
+            cause=self.record.cause,
             subject=str(kill.flag),
             environment=kill.flag.environment,
             reason=kill.reason if kill.cause == "policy" else f"killed by {kill.actor}: {kill.reason}",

@@ -46,9 +46,7 @@ def run_status(
 ) -> RunStatus:
     seen = observations.seen
     flag = seen.flag if seen else None
-    target = stage_at(plan, run.exposure) + 1
     stages = plan.spec.stages
-    rises = run.active and run.phase != "paused" and target < len(stages)
     return RunStatus(
         id=run.id,
         plan=run.plan,
@@ -64,7 +62,7 @@ def run_status(
         confirmed=run.confirmed if run.active else flag is not None and flag.effective_exposure == run.exposure,
         reason=run.status,
         blocks=list(seen.blocks) if seen and run.active else [],
-        next_exposure=stages[target].share if rises else None,
+        next_exposure=_next_exposure(run, plan),
         next_in_seconds=_next_in(run, plan, guardrails, observations) if run.phase == "progressing" else None,
         rules=rule_statuses(observations) if run.active else [],
         kills=list(kills),
@@ -83,7 +81,13 @@ def run_status(
         changed_by=flag.changed_by if flag else "",
         changed_at=flag.changed_at if flag else None,
         delivered_seconds=flag.delivered_seconds if flag else None,
+        exposed_since=run.ended_at if run.phase == "killed" else run.committed_at,
     )
+
+
+def _next_exposure(run: Run, plan: RolloutPlan) -> int | None:
+    target, stages = stage_at(plan, run.exposure) + 1, plan.spec.stages
+    return stages[target].share if run.active and run.phase != "paused" and target < len(stages) else None
 
 
 def _approval_status(run: Run, plan: RolloutPlan) -> ApprovalStatus | None:
@@ -168,6 +172,10 @@ def plan_summary(plan: RolloutPlan, revision: int, latest: tuple[Run, Observatio
         desired_exposure=run.exposure if run else 0,
         observed_exposure=flag.effective_exposure if flag else None,
         reason=_summary_reason(run, observations),
+        owner=plan.metadata.owner,
+        next_exposure=_next_exposure(run, plan) if run else None,
+        exposed_since=run.committed_at if run else None,
+        waits_for_approval=bool(run and run.approval and run.approval.granted_at is None),
     )
 
 

@@ -67,7 +67,7 @@ class RunStatus(Struct, frozen=True, kw_only=True):
 
     `foreign` is what of the flag is not ours; `on_kill` says what becomes of that when the flag is killed.
     `changed_by` and `changed_at` are the latest change as the provider tells it, `delivered_seconds` how long a
-    change took to reach a connected SDK.
+    change took to reach a connected SDK. `exposed_since` is when the desired exposure was decided.
     """
 
     id: str
@@ -103,10 +103,14 @@ class RunStatus(Struct, frozen=True, kw_only=True):
     changed_by: str = ""
     changed_at: datetime | None = None
     delivered_seconds: float | None = None
+    exposed_since: datetime | None = None
 
 
 class PlanSummary(Struct, frozen=True, kw_only=True):
-    """One line of `list`. `run` is None before the first start."""
+    """One line of `list`. `run` is None before the first start.
+
+    `next_exposure` is None when nothing rises further. `exposed_since` is when the desired exposure was decided.
+    """
 
     plan: str
     flag: FlagRef
@@ -117,6 +121,10 @@ class PlanSummary(Struct, frozen=True, kw_only=True):
     desired_exposure: int
     observed_exposure: int | None
     reason: str
+    owner: str = ""
+    next_exposure: int | None = None
+    exposed_since: datetime | None = None
+    waits_for_approval: bool = False
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -164,7 +172,8 @@ class RunReport(Struct, frozen=True, kw_only=True):
 class KillReceipt(Struct, frozen=True, kw_only=True):
     """`durable`: the journal has it on disk. `confirmed_at` None: not read back as off yet, being retried.
 
-    `replicas` hold it by now; `silent` are registered and did not answer yet.
+    `replicas` hold it by now; `silent` are registered and did not answer yet. `attempts`: how often it was begun
+    to turn the flag off at the provider.
     """
 
     kill_id: str
@@ -176,6 +185,7 @@ class KillReceipt(Struct, frozen=True, kw_only=True):
     replicas: list[str]
     run: str | None = None
     silent: list[str] = []
+    attempts: int = 0
 
 
 class ReplicaStatus(Struct, frozen=True, kw_only=True):

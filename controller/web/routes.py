@@ -1,0 +1,46 @@
+"""All pages, wired. They are no part of the API, and not in its description."""
+
+from typing import Any
+
+from litestar import Router
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.types import ControllerRouterHandler
+
+from controller import errors
+from controller.admission import budget_of
+from controller.web import actions, pages
+from controller.web.site import Site
+
+PAGES_AT_ONCE = 64
+STOPS_AT_ONCE = 64
+MAX_FORM_BYTES = 64 * 1024
+
+
+class Pages(Site):
+    def handlers(self) -> list[ControllerRouterHandler]:
+        """What stops has a budget of its own: a crowd that looks is not in the way of who kills."""
+
+        def served() -> Site:
+            return self
+
+        shared: dict[str, Any] = {
+            "dependencies": {"site": Provide(served, sync_to_thread=False)},
+            "exception_handlers": {
+                errors.RampartError: self.on_error,
+                HTTPException: self.on_http_error,
+                Exception: self.on_unexpected,
+            },
+            "request_max_body_size": MAX_FORM_BYTES,
+            "include_in_schema": False,
+        }
+        looking, stopping = budget_of(PAGES_AT_ONCE), budget_of(STOPS_AT_ONCE)
+        return [
+            Router("/", route_handlers=[*pages.HANDLERS, *actions.HANDLERS], middleware=[looking], **shared),
+            Router("/", route_handlers=[*pages.STOPPING, *actions.STOPS], middleware=[stopping], **shared),
+            Router("/", route_handlers=pages.UNBUDGETED, **shared),
+        ]
+
+    def close(self) -> None:
+        """At shutdown: every stream ends."""
+        self.live.close()
