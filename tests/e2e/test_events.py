@@ -2,13 +2,12 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import ldclient
-import pytest
 from ldclient import Context
 from ldclient.config import Config
 
@@ -23,8 +22,8 @@ kind = "events"
 FLAG = """\
 apiVersion: rampart/v1
 kind: Flag
-metadata: { name: checkout }
-spec: { environment: production, key: checkout }
+metadata: { name: NAME }
+spec: { environment: NAME, key: NAME }
 """
 POLICY = """\
 apiVersion: rampart/v1
@@ -52,9 +51,9 @@ spec:
 PLAN = """\
 apiVersion: rampart/v1
 kind: RolloutPlan
-metadata: { name: checkout }
+metadata: { name: NAME }
 spec:
-  flag: { provider: main, environment: production, key: checkout }
+  flag: { provider: main, environment: NAME, key: NAME }
   serve: { rollout: "on", fallback: "off" }
   audience: { always: [{ name: staff, match: { email: { endsWith: "@acme.example" } } }] }
   stages:
@@ -62,15 +61,22 @@ spec:
     - { name: everyone, exposure: 100%, bake: 10m }
   guardrails: [{ policy: tracked }]
 """
+BROKEN: dict[str, tuple[dict[str, float], str]] = {
+    "failing": ({"failing": 0.5}, "tracked/failing"),
+    "slow": ({"slow": 0.4}, "tracked/slow"),
+}
+"""Application, alone in its environment → what its new code does, and the rule that is to notice."""
+
 USERS = 200
 
 
 class Application:
     """Serves users round and round, and knows nothing of metrics. `failing`, `slow`: what the new code does."""
 
-    def __init__(self, server: RampartServer, *, failing: float = 0.0, slow: float = 0.0) -> None:
+    def __init__(self, server: RampartServer, flag: str, *, failing: float = 0.0, slow: float = 0.0) -> None:
+        self._flag = flag
         config = Config(
-            server.sdk_key(),
+            server.sdk_key(flag),
             base_uri=server.url,
             stream_uri=server.url,
             events_uri=server.url,
@@ -93,7 +99,7 @@ class Application:
 
     def _visit(self, name: str) -> None:
         user = Context.builder(name).set("email", f"{name}@example.org").build()
-        new = self._client.variation("checkout", user, False)
+        new = self._client.variation(self._flag, user, False)
         self._client.track("latency", user, metric_value=0.1 + (self._slow if new else 0.0))
         if new and self._chance.random() < self._failing:
             # A client that tries again, and again: one user has a problem, not three.
@@ -112,18 +118,17 @@ class Application:
             self._client.close()
 
 
-@pytest.mark.parametrize(
-    ("broken", "rule"),
-    [({"failing": 0.5}, "tracked/failing"), ({"slow": 0.4}, "tracked/slow")],
-    ids=["errors", "latency"],
-)
-def test_an_application_without_metrics_is_paused_by_what_it_tracks(
-    tmp_path: Path, broken: dict[str, float], rule: str
-) -> None:
-    with serving(tmp_path, SETTINGS) as server:
-        server.apply(checkout_flag=FLAG, tracked_policy=POLICY, checkout_rollout=PLAN)
-        with Application(server, **broken).serving():
-            server.command("checkout", "start")
-            status = server.wait_phase("checkout", "paused", seconds=90)
-    assert rule in str(status["reason"])
-    assert status["desired_exposure"] == 50_000
+def test_an_application_without_metrics_is_paused_by_what_it_tracks(tmp_path: Path) -> None:
+    with serving(tmp_path, SETTINGS) as server, ExitStack() as running:
+        server.apply(
+            **{f"{name}_flag": FLAG.replace("NAME", name) for name in BROKEN},
+            **{f"{name}_rollout": PLAN.replace("NAME", name) for name in BROKEN},
+            tracked_policy=POLICY,
+        )
+        for name, (broken, _) in BROKEN.items():
+            running.enter_context(Application(server, name, **broken).serving())
+            server.command(name, "start")
+        for name, (_, rule) in BROKEN.items():
+            status = server.wait_phase(name, "paused", seconds=90)
+            assert rule in str(status["reason"])
+            assert status["desired_exposure"] == 50_000

@@ -1,9 +1,10 @@
 """A rollout that is guarded by somebody else's API alone: a real server, and New Relic as it is documented."""
 
 import asyncio
+import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ ENGINE = "[engine]\npoll_seconds = 0.2\n"
 FLAG = """\
 apiVersion: rampart/v1
 kind: Flag
-metadata: { name: checkout }
-spec: { environment: production, key: checkout }
+metadata: { name: NAME }
+spec: { environment: production, key: NAME }
 """
+FLAGS = ("checkout", "search")
 EVENTS = "FROM Transaction WHERE env = '$environment' AND flag = '$flag' AND variation = '$variation'"
 POLICY = f"""\
 apiVersion: rampart/v1
@@ -52,9 +54,9 @@ spec:
 PLAN = """\
 apiVersion: rampart/v1
 kind: RolloutPlan
-metadata: { name: checkout }
+metadata: { name: NAME }
 spec:
-  flag: { provider: main, environment: production, key: checkout }
+  flag: { provider: main, environment: production, key: NAME }
   serve: { rollout: "on", fallback: "off" }
   stages:
     - { name: half, exposure: 50%, bake: BAKE }
@@ -64,12 +66,12 @@ spec:
 
 
 class Vendor:
-    """Collects 20 transactions a second of each variation. `failing`, `slow`: what the new code does."""
+    """Collects 20 transactions a second of each variation. `failing`, `slow`: the flags whose new code does that."""
 
     def __init__(self) -> None:
         self.api = NewRelic()
-        self.failing = False
-        self.slow = False
+        self.failing: set[str] = set()
+        self.slow: set[str] = set()
         self.collecting = True
         self.away = False
         self.url = ""
@@ -82,12 +84,11 @@ class Vendor:
         return self.api.answer(seen)
 
     def _collect(self) -> None:
-        for variation in ("on", "off") if self.collecting else ():
+        for flag, variation in itertools.product(FLAGS, ("on", "off")) if self.collecting else ():
             new = variation == "on"
             event: dict[str, Any] = {
-                "timestamp": int(time.time() * 1000), "env": "production", "flag": "checkout",
-                "variation": variation, "error": new and self.failing,
-                "duration": 0.4 if new and self.slow else 0.1,
+                "timestamp": int(time.time() * 1000), "env": "production", "flag": flag, "variation": variation,
+                "error": new and flag in self.failing, "duration": 0.4 if new and flag in self.slow else 0.1,
             }  # fmt: skip
             self.api.events.setdefault("Transaction", []).append(event)
 
@@ -118,28 +119,37 @@ def vendor() -> Iterator[Vendor]:
 
 
 @contextmanager
-def rolling_out(vendor: Vendor, folder: Path, *, bake: str = "10m") -> Iterator[RampartServer]:
-    """A server whose rollout of `checkout` has reached half of the users."""
+def rolling_out(
+    vendor: Vendor, folder: Path, *, flags: Sequence[str] = ("checkout",), bake: str = "10m"
+) -> Iterator[RampartServer]:
+    """A server whose rollouts have reached half of the users."""
     (folder / "newrelic-user-key").write_text(vendor.api.key)
     settings = (
         SETTINGS["newrelic"].replace("https://api.newrelic.com", vendor.url).replace("/run/secrets", str(folder))
     )
+    plan = PLAN.replace("BAKE", bake)
     with serving(folder, ENGINE + settings) as server:
-        server.apply(checkout_flag=FLAG, nrql_policy=POLICY, checkout_rollout=PLAN.replace("BAKE", bake))
-        server.command("checkout", "start")
-        wait_until(lambda: server.status("checkout")["confirmed"], what="half of the users to have it")
+        server.apply(
+            **{f"{flag}_flag": FLAG.replace("NAME", flag) for flag in flags},
+            **{f"{flag}_rollout": plan.replace("NAME", flag) for flag in flags},
+            nrql_policy=POLICY,
+        )
+        for flag in flags:
+            server.command(flag, "start")
+        for flag in flags:
+            wait_until(lambda: server.status(flag)["confirmed"], what="half of the users to have it")  # noqa: B023
         yield server
 
 
-@pytest.mark.parametrize(("what", "rule"), [("failing", "nrql/failing"), ("slow", "nrql/slow")])
-def test_a_rollout_is_paused_by_what_the_api_alone_has_seen(
-    tmp_path: Path, vendor: Vendor, what: str, rule: str
-) -> None:
-    with rolling_out(vendor, tmp_path) as server:
-        setattr(vendor, what, True)
-        status = server.wait_phase("checkout", "paused", seconds=60)
-    assert rule in str(status["reason"])
-    assert status["desired_exposure"] == 50_000
+def test_a_rollout_is_paused_by_what_the_api_alone_has_seen(tmp_path: Path, vendor: Vendor) -> None:
+    rules = {"checkout": "nrql/failing", "search": "nrql/slow"}
+    with rolling_out(vendor, tmp_path, flags=FLAGS) as server:
+        vendor.failing.add("checkout")
+        vendor.slow.add("search")
+        for flag, rule in rules.items():
+            status = server.wait_phase(flag, "paused", seconds=60)
+            assert rule in str(status["reason"])
+            assert status["desired_exposure"] == 50_000
 
 
 def test_an_api_that_sees_good_numbers_lets_a_rollout_rise(tmp_path: Path, vendor: Vendor) -> None:
