@@ -66,7 +66,7 @@ spec:
 
 
 class Vendor:
-    """Collects 20 transactions a second of each variation. `failing`, `slow`: the flags whose new code does that."""
+    """Collects 20 transactions a second of each flag and variation; new code of some is `failing` or `slow`."""
 
     def __init__(self) -> None:
         self.api = NewRelic()
