@@ -24,7 +24,7 @@ LEAST_COLUMNS = 2
 ROUNDS = 4
 
 ORDER: Mapping[str, tuple[str, ...]] = {
-    "PlanSpec": ("flag", "serve", "mode", "audience", "stages", "guardrails", "schedule", "notify"),
+    "PlanSpec": ("flag", "serve", "mode", "audience", "stages", "guardrails", "schedule", "notify", "alerts"),
     "PolicySpec": (
         *("params", "source", "language", "every", "window", "staleAfter", "baseline"),
         *("metrics", "rules", "minSample", "noData", "queryError"),

@@ -209,6 +209,13 @@ def _check_approvers(manifest: Manifest, index: int, stage: Stage, context: Cont
         yield manifest.problem(path, "R041", message, help_text or "add it under [groups] in rampart.toml")
 
 
+def check_alerts(manifest: Manifest, spec: PlanSpec, _: Context) -> Problems:
+    if spec.mode == "observe" and spec.alerts.max_action == "kill":
+        message = "alerts may kill, and a plan that only observes turns nothing off: they pause"
+        help_text = "remove one of the two"
+        yield manifest.problem(("spec", "alerts", "maxAction"), "R225", message, help_text)
+
+
 def check_provider(manifest: Manifest, spec: PlanSpec, context: Context) -> Problems:
     if context.surroundings is not None and spec.flag.provider not in context.surroundings.providers:
         message = f'the settings know no provider "{spec.flag.provider}"'
@@ -330,6 +337,7 @@ PLAN_CHECKS: tuple[Check[PlanSpec], ...] = (
     Check(check_windows, reading("schedule")),
     Check(check_freezes, reading("schedule")),
     Check(check_people, reading("notify", "stages")),
+    Check(check_alerts, reading("alerts", "mode")),
     Check(check_provider, reading("flag")),
     Check(check_uses, reading("guardrails")),
     Check(check_cohort, reading("audience", "guardrails")),

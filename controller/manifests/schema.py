@@ -34,7 +34,11 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "audience": "Who is bucketed, and who is always in.",
         "schedule": "When exposure may rise. Lowering is never held back.",
         "notify": "Who is told of what.",
+        "alerts": "What alerts of an Alertmanager may do to the rollout.",
         "mode": "observe: decide, record and notify, but never write to the provider.",
+    },
+    "AlertLimits": {
+        "maxAction": "pause: never more than a pause. kill: also a kill, where the alert asks for it."
     },
     "FlagRef": {
         "provider": "A provider of the settings.",

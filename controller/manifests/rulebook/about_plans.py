@@ -378,4 +378,14 @@ PLAN_RULES = (
         'metadata: { name: checkout-v2, owner: shop }\nvariations: { "on": 2, "off": 0, old: 1 }\n',
         good="# two-of-them.rollout.yaml\nkind: RolloutPlan\n---\nkind: Flag\nmetadata: { name: checkout-v2, owner: shop }\n",
     ),
+    Rule(
+        code="R225",
+        name="alerts-kill-nothing",
+        topic="plan",
+        severity="warning",
+        what="Alerts may kill, by a plan that only observes.",
+        why="A plan that observes turns nothing off: such an alert pauses the observation.",
+        bad="mode: observe\nalerts: { maxAction: kill }\n",
+        good="alerts: { maxAction: kill }\n",
+    ),
 )
