@@ -21,11 +21,11 @@ SAME_KILL_SECONDS = 10.0
 async def kill(site: Served, request: AnyRequest, name: FromPath[str]) -> Response[Any]:
     """Waits for no database: session, form and kill are all in memory."""
     form = await site.form(request)
-    await _kill(site, name, form.session.actor, reason_of(form))
+    await kill_rollout(site, name, form.session.actor, reason_of(form))
     return site.redirect(f"/r/{name}/killed")
 
 
-async def _kill(site: Site, name: str, actor: Actor, reason: str) -> list[KillReceipt]:
+async def kill_rollout(site: Site, name: str, actor: Actor, reason: str) -> list[KillReceipt]:
     flag = site.reader.flag_of(name)
     if flag is not None and _killed_just_now(site, name, actor, reason):
         actor.require("kill", flag.environment)

@@ -9,7 +9,7 @@ from litestar.types import ControllerRouterHandler
 
 from controller import errors
 from controller.admission import budget_of
-from controller.web import actions, pages
+from controller.web import actions, pages, raised
 from controller.web.site import Site
 
 PAGES_AT_ONCE = 64
@@ -36,8 +36,18 @@ class Pages(Site):
         }
         looking, stopping = budget_of(PAGES_AT_ONCE), budget_of(STOPS_AT_ONCE)
         return [
-            Router("/", route_handlers=[*pages.HANDLERS, *actions.HANDLERS], middleware=[looking], **shared),
-            Router("/", route_handlers=[*pages.STOPPING, *actions.STOPS], middleware=[stopping], **shared),
+            Router(
+                "/",
+                route_handlers=[*pages.HANDLERS, raised.raised, *actions.HANDLERS],
+                middleware=[looking],
+                **shared,
+            ),
+            Router(
+                "/",
+                route_handlers=[*pages.STOPPING, *raised.STOPS, *actions.STOPS],
+                middleware=[stopping],
+                **shared,
+            ),
             Router("/", route_handlers=pages.UNBUDGETED, **shared),
         ]
 

@@ -69,7 +69,7 @@ class Screens:
     async def list(self, chosen: Filter, actor: Actor) -> Screen:
         listing = await self._reader.listing()
         killed = self._reader.killed()
-        states = {row.plan: _state_of(row, killed, listing) for row in listing.rows}
+        states = {row.plan: state_of(row, killed, listing) for row in listing.rows}
         rows = sorted(
             (row for row in listing.rows if _fits(row, states[row.plan], chosen)),
             key=lambda row: (_urgency(row, states[row.plan]), row.plan),
@@ -188,7 +188,7 @@ def chosen_of(query: Mapping[str, str]) -> Filter:
     )
 
 
-def _state_of(row: PlanSummary, killed: Mapping[Any, Any], listing: Listing) -> str:
+def state_of(row: PlanSummary, killed: Mapping[Any, Any], listing: Listing) -> str:
     if row.flag in killed:
         return "killed"
     if row.phase is None:

@@ -1,4 +1,4 @@
-"""States, numbers and times as pages show them. Never by colour alone: an icon, a word, and a class for the style."""
+"""States, numbers and times as pages show them. Never by colour alone: an icon, a word, a class for the style."""
 
 import re
 from datetime import datetime
