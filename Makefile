@@ -98,7 +98,7 @@ lock: ## Pin all dependencies anew, with hashes (needs uv)
 	  echo "A lock file holds an address (above): the hashes must be enough."; exit 1; fi
 
 clean: ## Remove the environment and all caches; never your data
-	rm -rf $(VENV) $(CHART) .image .chart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
+	rm -rf $(VENV) $(CHART) .image .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. Every package comes from a lock file and is checked against its hash.
