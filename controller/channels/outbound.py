@@ -31,6 +31,8 @@ READ_SECONDS = 1.0
 SHOWN_CHARACTERS = 200
 # Anything shorter is no secret, and hiding it would make holes in every sentence.
 SHORTEST_SECRET = 8
+# In an address, words are shorter than tokens.
+TELLING_CHARACTERS = 12
 
 
 class Outbound:
@@ -140,7 +142,13 @@ async def secret_address(file: str) -> tuple[yarl.URL, list[str]]:
         url = address(text, f"what stands in {file}")
     except SettingsError as error:
         raise Unavailable(str(error)) from None
-    return url, [text, str(url), url.raw_path_qs]
+    telling_parts = [part for part in url.parts if len(part) >= TELLING_CHARACTERS]
+    return url, [text, url.raw_path_qs, *telling_parts, *secrets_in(url)]
+
+
+def secrets_in(url: yarl.URL) -> list[str]:
+    """Of an address that stands in the settings themselves: what is often a token."""
+    return [str(url), *(text for text in url.query.values() if len(text) >= TELLING_CHARACTERS)]
 
 
 def _problem(status: int, said: str, again_in: float | None) -> Unavailable | Undeliverable:

@@ -74,8 +74,8 @@ def trigger(message: Message) -> Event:
     return {
         "event_action": "trigger",
         "dedup_key": dedup_key(message, INCIDENTS.get(message.event, message.event)),
+        **_client(message),
         **_linked(message),
-        "client": "Rampart",
         "payload": {
             "severity": SEVERITIES[message.event],
             "class": message.event,
@@ -115,3 +115,8 @@ def _payload(message: Message) -> Event:
 
 def _linked(message: Message) -> Event:
     return {"links": [{"href": link, "text": words} for words, link in telling.links(message)]}
+
+
+def _client(message: Message) -> Event:
+    link = dict(telling.links(message)).get(telling.ROLLOUT_LINK)
+    return {"client": "Rampart"} | ({"client_url": link} if link else {})

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -21,6 +22,8 @@ from controller.settings import WebhookChannelSettings
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with
 SECRET_BYTES = range(24, 65)
+PLAIN_ID = re.compile(r"[A-Za-z0-9_#:-]{1,100}\Z")
+"""What can stand in a header and in what is signed as it is."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -97,13 +100,13 @@ class WebhookChannel:
     async def _address(self) -> tuple[yarl.URL, list[str]]:
         """And what of it is secret."""
         if self._url is not None:
-            return self._url, [str(self._url)]
+            return self._url, outbound.secrets_in(self._url)
         return await outbound.secret_address(self._settings.url_file)
 
 
 def body_of(message: Message) -> Body:
     """What is sent; docs/notifications.md promises it to receivers."""
-    cited = message.cited
+    cited, links = message.cited, dict(telling.links(message))
     return Body(
         type="channel.test" if message.event == "test" else f"rollout.{message.event}",
         timestamp=message.at,
@@ -132,19 +135,20 @@ def body_of(message: Message) -> Body:
                 baseline=cited.baseline,
                 sample=cited.sample,
             ),
-            link=message.link,
-            runbook=message.runbook,
+            link=links.get(telling.ROLLOUT_LINK, ""),
+            runbook=links.get(telling.RUNBOOK_LINK, ""),
         ),
     )
 
 
 def signed(message_id: str, at: datetime, body: bytes, keys: list[bytes]) -> Mapping[str, str]:
     """The three headers. `at` is the attempt's time: receivers refuse what is old."""
+    known_by = message_id if PLAIN_ID.match(message_id) else hashlib.sha256(message_id.encode()).hexdigest()
     timestamp = str(int(at.timestamp()))
-    content = b".".join([message_id.encode(), timestamp.encode(), body])
+    content = b".".join([known_by.encode(), timestamp.encode(), body])
     signatures = [base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode() for key in keys]
     return {
-        "webhook-id": message_id,
+        "webhook-id": known_by,
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }

@@ -12,6 +12,7 @@ LONGEST_REASON = 2_000
 
 LONGEST_FACT = 300
 WEB_ADDRESS = re.compile(r"https?://[^\s<>\"]+\Z")
+ROLLOUT_LINK, RUNBOOK_LINK = "Open the rollout", "Runbook"
 HEADLINES = {
     "started": "Started",
     "advanced": "Raised",
@@ -60,8 +61,8 @@ def _circumstances(message: Message) -> Iterator[tuple[str, str]]:
     yield "Exposure", "" if message.exposure is None else f"{exposure_text(message.exposure)} from now on"
     yield "By", _who(message)
     yield "At", message.at.strftime("%Y-%m-%d %H:%M:%S UTC")
-    yield "Flag", message.flag
-    yield "Run", message.run or ""
+    yield "Run", f"{message.run} of {message.flag}" if message.run else ""
+    yield "Flag", "" if message.run else message.flag
     yield "Owner", message.owner
 
 
@@ -84,5 +85,5 @@ def shortened(text: str, most: int) -> str:
 
 def links(message: Message) -> list[tuple[str, str]]:
     """Words and web addresses, where there are any; a plan may name anything as its runbook."""
-    named = [("Open the rollout", message.link), ("Runbook", message.runbook)]
+    named = [(ROLLOUT_LINK, message.link), (RUNBOOK_LINK, message.runbook)]
     return [(words, link) for words, link in named if WEB_ADDRESS.match(link)]

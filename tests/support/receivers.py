@@ -7,6 +7,7 @@ one, before that. `seen` holds every delivery that arrived whole, `taken` those 
 import asyncio
 import json
 import ssl
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -59,24 +60,36 @@ class Received(Struct, frozen=True):
         return message_from_bytes(self.body, policy=policy.default)
 
 
-class Receiver:
-    """What both kinds have in common. `port` stays the same while it is away."""
+class Receiver(ABC):
+    """What both kinds have in common. `port` stays the same while it is away. It refuses with `words`."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: str = "no such thing") -> None:
         self.port = 0
+        self.words = words
         self.seen: list[Received] = []
         self.taken: list[Received] = []
         self.fault: Fault | None = None
         self.script: deque[Fault | None] = deque()
+        self.arrived = asyncio.Event()
+        """Something was seen."""
         self.over = asyncio.Event()
         """Set it to let go of what `SLOW` holds; it is cut off then."""
 
     def next_fault(self, received: Received) -> Fault | None:
         self.seen.append(received)
+        self.arrived.set()
         fault = self.script.popleft() if self.script else self.fault
         if fault in (None, Fault.LOST):
             self.taken.append(received)
         return fault
+
+    @abstractmethod
+    async def come(self) -> None:
+        """Listen, at the same port as before."""
+
+    @abstractmethod
+    async def go(self) -> None:
+        """Nobody listens at the port any more."""
 
     def heal(self) -> None:
         self.fault = None
@@ -86,12 +99,11 @@ class Receiver:
 
 
 class HttpReceiver(Receiver):
-    """Takes with `takes` (202 is how PagerDuty does), refuses with `words`, whatever the path."""
+    """Takes with `takes` (202 is how PagerDuty does), whatever the path."""
 
-    def __init__(self, *, takes: int = 200, words: str = "no such thing") -> None:
+    def __init__(self, *, takes: int = 200) -> None:
         super().__init__()
         self.takes = takes
-        self.words = words
         self.moved_to = ""
         self._runner: web.AppRunner | None = None
 
@@ -117,7 +129,6 @@ class HttpReceiver(Receiver):
         self.port = int(self._runner.addresses[0][1])
 
     async def go(self) -> None:
-        """Nobody listens at the port any more. `come` again, to the same port."""
         self.over.set()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -173,8 +184,6 @@ SMTP_ANSWERS = {
     None: "250 OK",
     Fault.BROKEN: "451 something broke",
     Fault.BUSY: "421 slower",
-    Fault.REFUSED: "550 no such mailbox",
-    Fault.ENDED: "554 this address was closed",
     Fault.REDIRECT: "551 user not local",
     Fault.GARBAGE: "\x01this is not SMTP",
 }
@@ -220,7 +229,6 @@ class SmtpReceiver(Receiver):
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def go(self) -> None:
-        """Nobody listens at the port any more. `come` again, to the same port."""
         self.over.set()
         if self._server is not None:
             self._server.close()
@@ -271,4 +279,6 @@ class SmtpReceiver(Receiver):
             return "451 cut"
         if fault is Fault.HUGE:
             return "451-endless\r\n" * (HUGE_BYTES // 13) + "451 end"
+        if fault in (Fault.REFUSED, Fault.ENDED):
+            return f"550 {self.words}"
         return SMTP_ANSWERS[fault]
