@@ -170,6 +170,7 @@ class Rampart:
     def _doctor(self) -> Doctor:
         installation = Installation(
             store=self.store,
+            notifications=self.notifications,
             condition=self.store.condition,
             schema_problem=lambda: self._schema_problem,
             data=self.data,

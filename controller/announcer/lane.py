@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 AT_ONCE = 4
 WINDOW = 100
-DELIVERY_TIMEOUT_SECONDS = 10.0
+DELIVERY_TIMEOUT_SECONDS = 11.0
 FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 300.0
 LONGEST_ASKED_SECONDS = 3600.0
@@ -109,11 +109,13 @@ class Lane:
         return in_time and self._away is None and now >= self._whole.until
 
     async def _due(self) -> Sequence[Waiting]:
-        """One message, while it is open whether the channel takes any."""
+        """One message while it is open whether the channel takes any: of a flag that did not fail if it can."""
         now = self._clock.monotonic()
         resting = [thread for thread, rest in self._threads.items() if rest.until > now]
-        limit = 1 if self._whole.failures else WINDOW
-        return await self._notifications.waiting(self.name, resting=resting, limit=limit)
+        if not self._whole.failures:
+            return await self._notifications.waiting(self.name, resting=resting, limit=WINDOW)
+        fresh = await self._notifications.waiting(self.name, resting=list(self._threads), limit=1)
+        return fresh or await self._notifications.waiting(self.name, resting=resting, limit=1)
 
     async def _tell_all(self, waiting: Sequence[Waiting]) -> None:
         threads: dict[str, list[Waiting]] = {}

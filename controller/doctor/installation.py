@@ -14,10 +14,12 @@ import msgspec
 from controller.doctor.findings import failed, fine, risky
 from controller.domain.catalogue import DatabaseCondition
 from controller.domain.evidence import Examined
+from controller.domain.notification import Backlog
+from controller.domain.quantities import duration_text
 from controller.domain.status import Check
 from controller.errors import StoreUnavailable
 from controller.peers import HttpPeers, Sighting
-from controller.ports import Clock, Store
+from controller.ports import Clock, NotificationStore, Store
 from controller.presence import Presence
 from controller.providers.host import Provider
 from controller.settings import Settings
@@ -31,7 +33,6 @@ CLOCK_WANTED_SECONDS = 2.0
 CLOCK_NEEDED_SECONDS = 30.0
 CONNECTIONS_SHARE = 0.9
 ANNOUNCED_WITHIN_SECONDS = 60.0
-ANNOUNCEMENTS_LOOKED_AT = 1000
 
 Look = tuple[str, Awaitable[Sequence[Check]]]
 
@@ -43,6 +44,7 @@ class Installation:
         self,
         *,
         store: Store,
+        notifications: NotificationStore,
         condition: Callable[[], Awaitable[DatabaseCondition]],
         schema_problem: Callable[[], str | None],
         data: Path,
@@ -54,6 +56,7 @@ class Installation:
         settings: Settings,
     ) -> None:
         self._store = store
+        self._notifications = notifications
         self._condition = condition
         self._schema_problem = schema_problem
         self._data = data
@@ -201,20 +204,39 @@ class Installation:
             fix = "add [channels.NAME] to rampart.toml, and name it in the plans' notify"
             return [risky("channels", "none is configured: nobody is told of a pause or a kill", fix)]
         try:
-            waiting = await self._store.unannounced(ANNOUNCEMENTS_LOOKED_AT)
+            untaken = await self._store.unannounced(1)
+            backlog = await self._notifications.backlog()
         except StoreUnavailable:
-            waiting = []  # told by the check of the database
-        late = [entry for _, entry in waiting if self._seconds_since(entry.at) > ANNOUNCED_WITHIN_SECONDS]
-        if late:
-            detail = f"{len(late)} messages wait, the first since {late[0].at:%Y-%m-%d %H:%M:%S} UTC"
-            return [
-                failed("channels", detail, "see notification_delayed in the server's log for the channel and why")
-            ]
+            untaken, backlog = [], []  # told by the check of the database
+        found = [check for one in backlog for check in _left_to(one)]
+        if untaken and self._seconds_since(untaken[0][1].at) > ANNOUNCED_WITHIN_SECONDS:
+            detail = f"nobody is told of anything since {untaken[0][1].at:%Y-%m-%d %H:%M:%S} UTC"
+            found.append(failed("channels", detail, 'look for "announce" in the logs of all replicas'))
+        if found:
+            return found
         names = ", ".join(self._settings.channels)
         return [fine("channels", f"{names}; nothing waits. `rampart doctor --send-test` sends each a message")]
 
     def _seconds_since(self, at: Any) -> float:
         return float((self._clock.now() - at).total_seconds())
+
+
+def _messages(number: int) -> str:
+    return "1 message" if number == 1 else f"{number} messages"
+
+
+def _left_to(one: Backlog) -> list[Check]:
+    found = []
+    if one.waiting and one.oldest_waiting_seconds > ANNOUNCED_WITHIN_SECONDS:
+        waits = duration_text(round(one.oldest_waiting_seconds))
+        detail = f"{one.channel} has not taken {_messages(one.waiting)}, the oldest for {waits}"
+        fix = "see notification_delayed in the servers' logs for why"
+        found.append(failed("channels", detail, fix))
+    if one.dead:
+        detail = f"{_messages(one.dead)} to {one.channel} could not be delivered"
+        fix = "rampart notifications shows why; then rampart notifications redeliver, or discard"
+        found.append(risky("channels", detail, fix))
+    return found
 
 
 def clock_check(of: str, ahead: float) -> Check:

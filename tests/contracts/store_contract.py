@@ -812,14 +812,12 @@ class StoreContract:
         await store.record_kill(kill(), entry("kill"))
         assert [one.action for one in await entries(store, run.id)] == ["start", "start", "kill"]
 
-    async def test_entries_are_unannounced_until_they_were_announced(self, store: Store) -> None:
+    async def test_entries_are_unannounced_in_order(self, store: Store) -> None:
         entries = [entry("apply", details={"n": 1, "text": "ü\x00"}), entry("apply")]
         await store.save_plan(plan("one"), entries[0])
         await store.save_plan(plan("two"), entries[1])
         assert await store.unannounced(10) == [(1, entries[0]), (2, entries[1])]
         assert await store.unannounced(1) == [(1, entries[0])]
-        await store.announced([1])
-        assert await store.unannounced(10) == [(2, entries[1])]
 
     @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
     async def test_an_entry_is_recorded_once_and_without_it_nothing_happens(

@@ -188,7 +188,6 @@ class Steps:
             self.entry("x"),
         )
         config = samples.flag_config(self.chance.randint(1, 4), key=name, on=self.chance.random() < 0.5)
-        sequences = [self.chance.randint(1, 100) for _ in range(3)]
         steps: list[tuple[str, Step]] = [
             ("save_token", lambda store: store.save_token(samples.token(name, digest), entry)),
             ("revoke_token", lambda store: store.revoke_token(name, entry)),
@@ -196,7 +195,6 @@ class Steps:
             ("revoke_sdk_key", lambda store: store.revoke_sdk_key(name, entry)),
             ("save_flag_config", lambda store: store.save_flag_config(config, entry)),
             ("save_flag_config", lambda store: store.save_flag_config(config)),
-            ("announced", lambda store: store.announced(sequences)),
         ]
         return self.chance.choice(steps)
 

@@ -15,7 +15,7 @@ from controller.doctor.measures import Ask, looked_at
 from controller.domain.catalogue import Replica
 from controller.domain.evidence import Examination, Examined, Question, Reading
 from controller.domain.flag import FlagState
-from controller.errors import NotFound, StoreUnavailable, Unavailable
+from controller.errors import NotFound, StoreUnavailable, Unavailable, Undeliverable
 from controller.peers import Sighting
 from controller.providers.host import Provider
 from controller.settings import PrometheusSourceSettings, ScrapeSourceSettings, Settings
@@ -520,16 +520,34 @@ async def test_secrets_that_others_may_read_or_that_are_missing_are_found(
 async def test_nobody_to_tell_is_a_risk_and_messages_that_wait_are_a_failure(practice: Practice) -> None:
     practice.world.clock.elapsed += 3600
     await practice.world.apply(make_plan(**WITHOUT_ALWAYS))
-    await practice.world.store.announced([seq for seq, _ in await practice.world.store.unannounced(100)])
+    await practice.world.engine.announce()
     assert (await practice.one("channels")).state == "ok"
     await practice.world.commands_kill()
     await practice.world.engine.kill_ledger.merge()
     practice.world.clock.elapsed += 3600
     check = await practice.one("channels")
-    assert check.state == "fail"
-    assert "1 messages wait" in check.detail
+    assert (check.state, "nobody is told of anything since" in check.detail) == ("fail", True)
     practice.settings = Settings()
     assert (await practice.one("channels")).state == "warn"
+
+
+async def test_what_a_channel_did_not_take_is_told_with_what_to_do(practice: Practice) -> None:
+    world = practice.world
+    deaf = Deaf(Unavailable("no route"))
+    world.channels["oncall"] = deaf
+    world.restart()
+    await world.apply(make_plan(**WITHOUT_ALWAYS))
+    await world.commands_kill()
+    await world.engine.kill_ledger.merge()
+    await world.engine.announce()
+    world.clock.elapsed += 600
+    check = await practice.one("channels")
+    assert (check.state, check.detail) == ("fail", "oncall has not taken 1 message, the oldest for 10m")
+    deaf.error = Undeliverable("410: gone")
+    await world.engine.announce()
+    check = await practice.one("channels")
+    assert (check.state, check.detail) == ("warn", "1 message to oncall could not be delivered")
+    assert "rampart notifications" in check.fix
 
 
 class Deaf:

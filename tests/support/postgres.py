@@ -27,6 +27,7 @@ DELETE FROM audit; UPDATE audit_head SET sequence = 0, hash = decode(repeat('00'
 DELETE FROM tokens; DELETE FROM sdk_keys; DELETE FROM flag_configs;
 DELETE FROM replicas; DELETE FROM barriers; DELETE FROM leaders;
 DELETE FROM freezes; DELETE FROM kill_addresses;
+DELETE FROM notifications;
 DELETE FROM event_deliveries; DELETE FROM event_counts; DELETE FROM event_watches; DELETE FROM event_gaps;
 """
 

@@ -58,6 +58,7 @@ class Practice:
         return Doctor(
             installation=Installation(
                 store=world.store,
+                notifications=world.notifications,
                 condition=self._condition,
                 schema_problem=lambda: self.schema_problem,
                 data=world.folder,
