@@ -11,7 +11,7 @@ import structlog
 
 from controller.access import Actor
 from controller.commands import Commands
-from controller.domain.alerts import Alert, AlertOutcome, AlertResult, Order, named, order
+from controller.domain.alerts import ACTION, Alert, AlertOutcome, AlertResult, Order, named, order
 from controller.domain.audit import AuditEntry
 from controller.domain.plan import FlagRef
 from controller.errors import Conflict, Forbidden, NotFound, StoreUnavailable
@@ -63,7 +63,7 @@ class AlertReceiver:
         return results
 
     def _work(self, alert: Alert, actor: Actor) -> Sequence[Order | AlertResult]:
-        orders = self._orders(alert, actor) if alert.firing else []
+        orders = self._orders(alert, actor) if alert.firing and not alert.asks_for_nothing else []
         return orders or [self._nothing_to_do(alert)]
 
     def _orders(self, alert: Alert, actor: Actor) -> list[Order]:
@@ -75,6 +75,8 @@ class AlertReceiver:
     def _nothing_to_do(self, alert: Alert) -> AlertResult:
         if not alert.firing:
             return _result(alert, "resolved", "its end resumes nothing; rampart resume is for a person")
+        if alert.asks_for_nothing:
+            return _result(alert, "nothing_asked", f"{ACTION} is none")
         if not self._killbook.informed:
             return _result(alert, "unable", "no plans are known yet: the database did not answer since the start")
         return _result(alert, "no_match", "its labels name no rollout that Rampart knows")

@@ -22,6 +22,7 @@ AlertOutcome = Literal[
     "already_killed",
     "not_running",
     "resolved",
+    "nothing_asked",
     "no_match",
     "forbidden",
     "unable",
@@ -47,6 +48,11 @@ class Alert(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return one_line(self.labels.get("alertname", ""), NAME_LENGTH) or "without a name"
+
+    @property
+    def asks_for_nothing(self) -> bool:
+        """As the alerts about Rampart itself say, which name the rollout they are about."""
+        return self.labels.get(ACTION) == "none"
 
     @property
     def text(self) -> str:

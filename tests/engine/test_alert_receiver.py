@@ -117,6 +117,14 @@ async def test_the_end_of_an_alert_resumes_nothing(world: World) -> None:
     assert len(await audited(world)) == before
 
 
+async def test_an_alert_about_a_rollout_that_asks_for_nothing_changes_nothing(world: World) -> None:
+    """As our own alerts do: RampartFlagKilled must not pause, should somebody send all alerts here."""
+    await world.started()
+    about = replace(HIGH_ERRORS, labels={**HIGH_ERRORS.labels, "rampart_action": "none"})
+    assert await told(world, about) == ["nothing_asked"]
+    assert (await world.run()).phase == "progressing"
+
+
 async def test_an_alert_about_nothing_that_runs_changes_nothing(world: World) -> None:
     await world.apply()
     nobody = replace(HIGH_ERRORS, labels={"alertname": "DiskFull"})
