@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Router
+from litestar import Response, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
@@ -10,6 +10,7 @@ from litestar.types import ControllerRouterHandler
 from controller import errors
 from controller.admission import budget_of
 from controller.web import actions, pages, raised
+from controller.web.pages import AnyRequest
 from controller.web.site import Site
 
 PAGES_AT_ONCE = 64
@@ -24,12 +25,22 @@ class Pages(Site):
         def served() -> Site:
             return self
 
+        # Functions, because Litestar copies whatever it is given for each route, with all that a method is bound to.
+        def on_error(request: AnyRequest, error: errors.RampartError) -> Response[Any]:
+            return self.on_error(request, error)
+
+        def on_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
+            return self.on_http_error(request, error)
+
+        def on_unexpected(request: AnyRequest, error: Exception) -> Response[Any]:
+            return self.on_unexpected(request, error)
+
         shared: dict[str, Any] = {
             "dependencies": {"site": Provide(served, sync_to_thread=False)},
             "exception_handlers": {
-                errors.RampartError: self.on_error,
-                HTTPException: self.on_http_error,
-                Exception: self.on_unexpected,
+                errors.RampartError: on_error,
+                HTTPException: on_http_error,
+                Exception: on_unexpected,
             },
             "request_max_body_size": MAX_FORM_BYTES,
             "include_in_schema": False,
