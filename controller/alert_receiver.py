@@ -158,14 +158,12 @@ class AlertReceiver:
     async def _pause_all(self, orders: Sequence[Order], actor: Actor) -> dict[int, AlertResult]:
         """One after the other. When the database does not answer one, it is not asked about the rest."""
         done: dict[int, AlertResult] = {}
-        away = ""
-        for one in orders:
-            try:
-                outcome, text = ("unable", away) if away else await self._pause(one, actor)
-            except StoreUnavailable as error:
-                outcome, text = "unable", str(error)
-                away = text
-            done[id(one)] = _done(one, outcome, text)
+        try:
+            for one in orders:
+                done[id(one)] = _done(one, *await self._pause(one, actor))
+        except StoreUnavailable as error:
+            left = [one for one in orders if id(one) not in done]
+            done |= {id(one): _done(one, "unable", str(error)) for one in left}
         return done
 
     async def _pause(self, order: Order, actor: Actor) -> tuple[AlertOutcome, str]:

@@ -58,7 +58,7 @@ def without_database(world: World) -> Link:
     link = Link(world.store)
     link.away = True
     world.store = link  # type: ignore[assignment]
-    world.engine.alerts._store = world.commands._store = world.kill_ledger._store = link  # type: ignore[assignment]
+    world.engine.alerts._store = world.commands._store = world.kill_ledger._store = link
     return link
 
 
