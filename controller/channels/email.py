@@ -15,7 +15,6 @@ from html import escape
 import aiosmtplib
 from aiosmtplib import (
     SMTPException,
-    SMTPNotSupported,
     SMTPRecipientsRefused,
     SMTPResponseException,
     SMTPTimeoutError,
@@ -37,6 +36,7 @@ NEVER = 500
 """SMTP answers from here on are for good; below it they are for now."""
 
 SHOWN_CHARACTERS = 200
+FAREWELL_SECONDS = 1.0
 
 
 class EmailChannel:
@@ -64,18 +64,18 @@ class EmailChannel:
         reached = self._reached_by(message.id)
         left = [one for one in self._to if one not in reached]
         with self._in_words(password):
-            async with asyncio.timeout(self._settings.timeout_seconds):
-                refused = await self._send(mail, left, password)
+            refused = await self._send(mail, left, password)
         reached.update(one for one in left if one not in refused)
         if refused:
             raise _problem(refused)
-        del self._reached[message.id]
+        self._reached.pop(message.id, None)
 
     async def close(self) -> None:
         """Every message has a connection of its own."""
 
     def _reached_by(self, message_id: str) -> set[str]:
         reached = self._reached.setdefault(message_id, set())
+        self._reached.move_to_end(message_id)
         while len(self._reached) > MESSAGES_REMEMBERED:
             self._reached.popitem(last=False)
         return reached
@@ -83,22 +83,24 @@ class EmailChannel:
     async def _send(self, mail: EmailMessage, to: Sequence[str], password: str) -> dict[str, tuple[int, str]]:
         """Who was refused, and how the server put it."""
         settings = self._settings
-        context = await asyncio.to_thread(ssl.create_default_context, cafile=settings.ca_file or None)
+        context = await asyncio.to_thread(_believing, settings.ca_file)
         client = aiosmtplib.SMTP(
             hostname=settings.host,
             port=settings.port,
             use_tls=settings.security == "tls",
-            start_tls=settings.security == "starttls",
-            tls_context=None if settings.security == "none" else context,
+            start_tls=False,
+            tls_context=context if settings.security == "tls" else None,
             timeout=settings.timeout_seconds,
-            username=settings.username or None,
-            password=password or None,
         )
         try:
-            await client.connect()
-            refused = await _delivered(client, mail, self._sender.addr_spec, to)
-            with suppress(SMTPException, OSError):
-                await client.quit()  # the mail is theirs already
+            async with asyncio.timeout(settings.timeout_seconds):
+                await client.connect()
+                if settings.security == "starttls":
+                    await _hide(client, context)
+                if settings.username:
+                    await client.login(settings.username, password)
+                refused = await _delivered(client, mail, self._sender.addr_spec, to)
+            await _part(client)
         finally:
             client.close()
         return refused
@@ -112,17 +114,35 @@ class EmailChannel:
         except SMTPResponseException as error:
             said = f"it answered {error.code}: {_shown(error.message, password)}"
             raise (Undeliverable if error.code >= NEVER else Unavailable)(said) from None
-        except SMTPNotSupported as error:
-            raise Unavailable(
-                "the server does not offer what the settings ask for (STARTTLS or a login)"
-            ) from error
         except ssl.SSLCertVerificationError as error:
             raise Unavailable("cannot connect: its certificate is not trusted") from error
         except (SMTPException, OSError, ValueError) as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
                 raise Unavailable("cannot connect: its certificate is not trusted") from error
             # Its text may hold the login.
-            raise Unavailable(f"cannot reach the mail server ({type(error).__name__})") from error
+            raise Unavailable(f"cannot reach the mail server ({type(error).__name__})") from None
+
+
+def _believing(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise Unavailable(f"cannot read certificates from ca_file {ca_file}") from error
+
+
+async def _part(client: aiosmtplib.SMTP) -> None:
+    """Whatever becomes of the farewell: the mail is theirs already."""
+    with suppress(SMTPException, OSError, TimeoutError):
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await client.quit()
+
+
+async def _hide(client: aiosmtplib.SMTP, context: ssl.SSLContext) -> None:
+    """Never goes on in the clear: somebody on the way may have taken the offer out."""
+    await client.ehlo()
+    if not client.supports_extension("starttls"):
+        raise Unavailable('the mail server does not offer STARTTLS; choose security = "tls" or "none"')
+    await client.starttls(tls_context=context)
 
 
 async def _delivered(

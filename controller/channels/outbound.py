@@ -99,7 +99,7 @@ class Outbound:
             raise Undeliverable("the address of the receiver is none") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Their text may hold the address or a header; the type is enough. ValueError: a header with a newline.
-            raise Unavailable(f"the connection broke ({type(error).__name__})") from error
+            raise Unavailable(f"the connection broke ({type(error).__name__})") from None
 
     def _refused(self) -> str:
         if self._allow_private:

@@ -1,6 +1,8 @@
 """To Slack, or whoever takes its incoming webhooks: the headline, the one reason, the numbers, two buttons."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ SECTION_CHARACTERS = 3000
 FIELD_CHARACTERS = 2000
 URL_CHARACTERS = 3000
 FIELDS_PER_SECTION = 10
+ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 _encoder = msgspec.json.Encoder()
 
@@ -86,12 +89,8 @@ def _text(text: str) -> Block:
 
 def escaped(text: str, most: int) -> str:
     """What stands for itself in Slack's markup, cut to `most` characters where no escape is cut in two."""
-    found: list[str] = []
-    length = 0
-    for letter in text:
-        form = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}.get(letter, letter)
-        if length + len(form) > most - 1:
-            return "".join(found) + "…"
-        found.append(form)
-        length += len(form)
-    return "".join(found)
+    forms = [ESCAPES.get(letter, letter) for letter in text[: most + 1]]
+    lengths = list(accumulate(map(len, forms)))
+    if not lengths or lengths[-1] <= most:
+        return "".join(forms)
+    return "".join(forms[: bisect_right(lengths, most - 1)]) + "…"

@@ -193,7 +193,7 @@ class SmtpReceiver(Receiver):
     """A mail server. Whoever is in `refused` is answered with that line when named as a recipient.
 
     With `tls` it offers STARTTLS, or speaks TLS from the start when `implicit`. `logins` that are named are asked
-    for.
+    for. It is `silent_at_the_end`: QUIT stays without an answer.
     """
 
     def __init__(
@@ -206,6 +206,7 @@ class SmtpReceiver(Receiver):
         super().__init__()
         self.refused: dict[str, str] = {}
         self.logged_in: list[str] = []
+        self.silent_at_the_end = False
         self._tls = tls
         self._implicit = implicit
         self._logins = logins
@@ -265,6 +266,11 @@ class SmtpReceiver(Receiver):
             return self.refused[address]
         envelope.rcpt_tos.append(address)
         return "250 OK"
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        if self.silent_at_the_end:
+            await self.over.wait()
+        return "221 Bye"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         body = envelope.content
