@@ -44,7 +44,7 @@ from controller.telemetry import Metrics
 log = structlog.get_logger()
 
 ANNOUNCING = "announce"
-ANNOUNCE_LEASE_SECONDS = 15.0
+ANNOUNCE_LEASE_SECONDS = 16.0
 
 
 class Engine:

@@ -21,7 +21,7 @@ from controller.domain.status import (
     RunStatus,
 )
 from controller.lastknown import KnownFlag
-from controller.ports import Clock, Store
+from controller.ports import Clock, NotificationStore, Store
 from controller.recent import Recent
 from controller.registrar import Registrar
 from controller.settings import Settings
@@ -128,6 +128,8 @@ class Engine(Protocol):
     def registrar(self) -> Registrar: ...
     @property
     def store(self) -> Store: ...
+    @property
+    def notifications(self) -> NotificationStore: ...
     @property
     def tokens(self) -> TokenBook: ...
     @property

@@ -13,7 +13,18 @@ from litestar.types import ControllerRouterHandler
 
 from controller.access import Actor
 from controller.admission import MAX_BODY_BYTES, budget_of
-from controller.api import administration, alerts, audit, freezes, health, kills, peers, plans, raises
+from controller.api import (
+    administration,
+    alerts,
+    audit,
+    freezes,
+    health,
+    kills,
+    notifications,
+    peers,
+    plans,
+    raises,
+)
 from controller.api.authentication import authenticated
 from controller.api.openapi import openapi_config
 from controller.api.problems import exception_handlers
@@ -32,6 +43,7 @@ PROTECTED = [
     *plans.HANDLERS,
     *kills.RESET_HANDLERS,
     *raises.HANDLERS,
+    *notifications.HANDLERS,
     *freezes.HANDLERS,
     *administration.HANDLERS,
     *audit.HANDLERS,

@@ -90,6 +90,15 @@ class LiftBody(Body, frozen=True):
     note: Reason
 
 
+class LettersBody(Body, frozen=True):
+    """Dead letters: by id, of a channel, or with both those of both. All of them only when it says so."""
+
+    ids: Annotated[list[Annotated[int, Meta(ge=1, le=2**53)]], Meta(max_length=1000)] = []
+    channel: Name | None = None
+    everything: bool = False
+    note: Text = ""
+
+
 class TokenBody(Body, frozen=True):
     """No `environments` means all of them, no `expires_in` for ever."""
 
@@ -201,6 +210,7 @@ REQUEST_BODIES = (
     FreezeBody,
     LiftBody,
     TokenBody,
+    LettersBody,
     SdkKeyBody,
 )
 FOREIGN_BODIES = (AlertsBody,)

@@ -16,6 +16,7 @@ from controller.cli import (
     kills,
     lint,
     manifests,
+    notifications,
     raises,
     reference,
     rehearse,
@@ -29,7 +30,16 @@ from controller.errors import SettingsError
 COMMANDS = {command.name: command for command in runs.COMMANDS}
 SECTIONS = {
     "Stop": [kills.kill, COMMANDS["pause"], COMMANDS["step-back"], kills.reset, freezes.freeze],
-    "Look": [runs.list_, runs.status, runs.explain, runs.report, runs.wait, audit.audit, audit.verify],
+    "Look": [
+        runs.list_,
+        runs.status,
+        runs.explain,
+        runs.report,
+        runs.wait,
+        notifications.notifications,
+        audit.audit,
+        audit.verify,
+    ],
     "Drive": [
         COMMANDS["start"],
         runs.adopt,

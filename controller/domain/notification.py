@@ -62,3 +62,9 @@ class Letters(Struct, frozen=True, kw_only=True):
 
     ids: tuple[int, ...] | None = None
     channel: str | None = None
+
+
+class LettersChanged(Struct, frozen=True, kw_only=True):
+    """The ids of those that were there."""
+
+    ids: list[int]

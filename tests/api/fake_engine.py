@@ -29,12 +29,13 @@ from controller.domain.status import (
 from controller.errors import Conflict, NotFound, StoreUnavailable
 from controller.freezebook import FreezeBook
 from controller.lastknown import KnownFlag
-from controller.ports import FlagProvider, Store
+from controller.ports import FlagProvider, NotificationStore, Store
 from controller.preview import Observe
 from controller.recent import Recent
 from controller.registrar import Registrar
 from controller.settings import Settings
 from controller.store.memory import MemoryStore
+from controller.store.memory_notifications import MemoryNotifications
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
@@ -354,7 +355,9 @@ class FakeEngine:
     ) -> None:
         self.settings = settings or Settings()
         self.clock = FakeClock()
-        self.store = store or MemoryStore(self.clock.monotonic)
+        memory = MemoryStore(self.clock.monotonic)
+        self.store = store or memory
+        self.notifications: NotificationStore = MemoryNotifications(memory, self.clock.monotonic)
         self.tokens = TokenBook()
         self.commands = FakeCommands(self)
         self.killer = self.kill_ledger = self.killbook = self.kills = FakeKills(self.clock)

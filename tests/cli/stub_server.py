@@ -14,6 +14,7 @@ from controller.api.bodies import (
     CompareBody,
     FreezeBody,
     KillBody,
+    LettersBody,
     LiftBody,
     ManifestsBody,
     NoteBody,
@@ -63,6 +64,8 @@ def body_type(path: str) -> type[Struct]:
             return Nothing
         case ["raises", "release"]:
             return NoteBody
+        case ["notifications", "dead", "redeliver" | "discard"]:
+            return LettersBody
         case ["manifests"]:
             return ManifestsBody
         case ["manifests", "compare"]:

@@ -174,7 +174,8 @@ class House:
 
     async def left(self, channel: str) -> Backlog:
         backlog = {one.channel: one for one in await self.notifications.backlog()}
-        return backlog.get(channel, Backlog(channel=channel))
+        found: Backlog = backlog.get(channel, Backlog(channel=channel))
+        return found
 
     def counted(self, channel: str, result: str) -> float | None:
         labels = {"channel": channel, "result": result}
