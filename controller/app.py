@@ -51,6 +51,7 @@ from controller.store.migrations import migrate as run_migrations
 from controller.store.notifications import PostgresNotifications
 from controller.store.postgres import PostgresStore
 from controller.timers import ApschedulerTimers
+from controller.triggers import TriggerBook
 
 log = structlog.get_logger()
 
@@ -104,6 +105,7 @@ class Rampart:
             pooled=settings.database.pooled,
         )
         self.tokens = access.TokenBook()
+        self.triggers = TriggerBook()
         self.board = FlagBoard(
             VersionClock(clock=self.clock, floor=self.journal.floor, reserve=self.journal.reserve),
             others=settings.providers.keys() - set(settings.built_in_providers),
@@ -218,8 +220,9 @@ class Rampart:
         known = lastknown.load(self.data / LAST_KNOWN)
         if known is not None:
             self._saved = known
-            self.store.recall(known.tokens, known.sdk_keys, known.flags)
+            self.store.recall(known.tokens, known.sdk_keys, known.flags, known.triggers)
             self.tokens.load(known.tokens)
+            self.triggers.load(known.triggers)
             self.sdk_keys.load(known.sdk_keys)
             self.killbook.learn(known.known, self.engine.flags_of(known.flags))
             self.killbook.meet(known.replicas)
@@ -393,6 +396,10 @@ class Rampart:
         self.sdk_keys.load(await self.store.sdk_keys())
         await self._remember()
 
+    async def triggers_changed(self) -> None:
+        self.triggers.load(await self.store.triggers())
+        await self._remember()
+
     async def freezes_changed(self) -> None:
         self.engine.freezebook.load(await self.store.freezes())
 
@@ -400,6 +407,7 @@ class Rampart:
         """Also what other replicas changed. Kills stay laid over whatever the database says of a flag."""
         self.tokens.load(await self.store.tokens())
         self.sdk_keys.load(await self.store.sdk_keys())
+        self.triggers.load(await self.store.triggers())
         await self.engine.refresh()
         await self._expect_events()
         await self._remember()
@@ -427,6 +435,7 @@ class Rampart:
             state = LastKnown(
                 tokens=self.tokens.all(),
                 sdk_keys=self.sdk_keys.all(),
+                triggers=self.triggers.all(),
                 flags=list(self.board.configs()),
                 known=self.killbook.known(),
                 replicas=sorted(self.killbook.others),

@@ -14,6 +14,7 @@ from controller.domain.status import (
     Check,
     Explanation,
     KillReceipt,
+    KilledAndNot,
     KillStatus,
     PlanSummary,
     Raises,
@@ -25,6 +26,7 @@ from controller.ports import Clock, NotificationStore, Store
 from controller.recent import Recent
 from controller.registrar import Registrar
 from controller.settings import Settings
+from controller.triggers import TriggerBook
 
 
 class Commands(Protocol):
@@ -51,6 +53,9 @@ class Killer(Protocol):
     async def kill(
         self, *, key: str, environment: str | None, provider: str | None, actor: Actor, reason: str
     ) -> list[KillReceipt]: ...
+
+    async def kill_flags(self, flags: Sequence[FlagRef], *, actor: Actor, reason: str) -> KilledAndNot:
+        """Each for itself: what is refused to one hinders no other. Raises nothing."""
 
     async def hear(self, records: Sequence[KillRecord]) -> PeerAnswer:
         """Another replica accepted these kills."""
@@ -83,6 +88,10 @@ class KillBook(Protocol):
     def receipts(self, flag: FlagRef) -> list[KillReceipt]:
         """How far each kill of the flag has come by now."""
 
+    def match(self, key: str, environment: str | None, provider: str | None) -> list[FlagRef]:
+        """Every flag of that key or plan. Raises NotFound."""
+
+    def knows(self, flag: FlagRef) -> bool: ...
     def known(self) -> list[KnownFlag]:
         """The flags that plans name."""
 
@@ -133,6 +142,8 @@ class Engine(Protocol):
     @property
     def tokens(self) -> TokenBook: ...
     @property
+    def triggers(self) -> TriggerBook: ...
+    @property
     def clock(self) -> Clock: ...
     @property
     def doctor(self) -> Doctor: ...
@@ -155,6 +166,7 @@ class Engine(Protocol):
         """Reload the tokens into memory after a write."""
 
     async def sdk_keys_changed(self) -> None: ...
+    async def triggers_changed(self) -> None: ...
     async def freezes_changed(self) -> None: ...
 
 

@@ -100,6 +100,15 @@ class KillBook:
             )
         return [FlagRef(provider=providers[0], environment=environment, key=key)]
 
+    def knows(self, flag: FlagRef) -> bool:
+        """Whether a plan names it, or it is a built-in one."""
+        return flag in self._known or flag in self._flags
+
+    def require_provider(self, flag: FlagRef) -> None:
+        """Raises NotFound."""
+        if flag.provider not in self._providers:
+            raise NotFound(f'the settings know no provider "{flag.provider}", so that nothing can turn {flag} off')
+
     # — what is in force —
 
     def __contains__(self, kill_id: str) -> bool:

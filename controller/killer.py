@@ -15,7 +15,8 @@ import structlog
 from controller.access import Actor
 from controller.domain.catalogue import Kill, KillRecord, PeerAnswer
 from controller.domain.plan import FlagRef
-from controller.domain.status import KillReceipt
+from controller.domain.status import KilledAndNot, KillReceipt, NotKilled
+from controller.errors import Forbidden, NotFound
 from controller.faultpoints import reach
 from controller.held import Held
 from controller.in_flight import InFlight
@@ -36,6 +37,9 @@ STORE_WAIT_SECONDS = 0.05
 
 DISK_WAIT_SECONDS = 0.05
 """How long another replica, which told us of a kill, waits for our disk. Until it has it we may still raise."""
+
+MERGED_AT_ONCE = 4
+"""Of many kills that were ordered together; the pool has a few connections more, for everything else."""
 
 APART_SECONDS = 0.002
 ROUND_SECONDS = 0.25
@@ -85,6 +89,24 @@ class Killer:
         killing = [self.kill_flag(flag, actor=actor.name, reason=reason, cause="user") for flag in flags]
         return list(await asyncio.gather(*killing))
 
+    async def kill_flags(self, flags: Sequence[FlagRef], *, actor: Actor, reason: str) -> KilledAndNot:
+        """All at once, and each for itself: what is refused to one hinders no other."""
+        held, refused = [], []
+        for flag in dict.fromkeys(flags):
+            try:
+                actor.require("kill", flag.environment)
+                self._killbook.require_provider(flag)
+            except (Forbidden, NotFound) as error:
+                refused.append(NotKilled(flag=flag, why=str(error)))
+            else:
+                kill = Kill(
+                    id=_fresh_id(), flag=flag, accepted_at=self._clock.now(), actor=actor.name, reason=reason
+                )
+                held.append(self._accept(kill, {}))
+        await self._carry_out(held)
+        others = self._killbook.others
+        return KilledAndNot(kills=[one.receipt(others) for one in held], refused=refused)
+
     async def kill_flag(
         self,
         flag: FlagRef,
@@ -98,7 +120,7 @@ class Killer:
     ) -> KillReceipt:
         """Accepted from here on, whatever fails below. `kill_id`: of a kill that others may order as well."""
         kill = Kill(
-            id=kill_id or f"kill-{uuid.uuid4().hex[:20]}",
+            id=kill_id or _fresh_id(),
             flag=flag,
             accepted_at=self._clock.now(),
             actor=actor,
@@ -107,13 +129,26 @@ class Killer:
             run=run,
         )
         held = self._accept(kill, dict(details or {}))
-        held.telling = self._spawn(self._tell([held]))
-        lowering = {self._spawn(self._write_down(held)), self._spawn(self._lowering.lower(held))}
-        merging = {self._spawn(self._ledger.record(held))}
+        await self._carry_out([held])
+        return held.receipt(self._killbook.others)
+
+    async def _carry_out(self, kills: Sequence[Held]) -> None:
+        """Everything that follows from accepting them, and the wait for what an answer should tell."""
+        if not kills:
+            return
+        telling = self._spawn(self._tell(kills))
+        for held in kills:
+            held.telling = telling
+        lowering = {self._spawn(self._write_down(held)) for held in kills} | {self._spawn(self._press_on(kills))}
+        merging = {self._spawn(self._merge(kills[start::MERGED_AT_ONCE])) for start in range(MERGED_AT_ONCE)}
         await asyncio.wait(lowering, timeout=ANSWER_WITHIN_SECONDS)
         if self._ledger.store_answers:
             await asyncio.wait(merging, timeout=STORE_WAIT_SECONDS)
-        return held.receipt(self._killbook.others)
+
+    async def _merge(self, kills: Sequence[Held]) -> None:
+        """One after the other: a thousand at once would wait for the database's few connections, and give up."""
+        for held in kills:
+            await self._ledger.record(held)
 
     async def _write_down(self, held: Held) -> None:
         reach("journal.before")
@@ -238,3 +273,7 @@ class Killer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _fresh_id() -> str:
+    return f"kill-{uuid.uuid4().hex[:20]}"

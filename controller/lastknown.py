@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 
 from controller.domain.alerts import AlertAction, most_allowed
-from controller.domain.catalogue import FlagConfig, SdkKey, Token
+from controller.domain.catalogue import FlagConfig, SdkKey, Token, Trigger
 from controller.domain.plan import FlagRef, RolloutPlan, Serve
 
 log = structlog.get_logger()
@@ -45,6 +45,7 @@ class KnownFlag(Struct, frozen=True, kw_only=True):
 class LastKnown(Struct, frozen=True, kw_only=True):
     tokens: list[Token] = []
     sdk_keys: list[SdkKey] = []
+    triggers: list[Trigger] = []
     flags: list[FlagConfig] = []
     known: list[KnownFlag] = []
     replicas: list[str] = []

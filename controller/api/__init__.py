@@ -24,9 +24,11 @@ from controller.api import (
     peers,
     plans,
     raises,
+    triggers,
 )
 from controller.api.authentication import authenticated
 from controller.api.openapi import openapi_config
+from controller.api.pressing import Press
 from controller.api.problems import exception_handlers
 from controller.attempts import FailureLimiter
 from controller.facade import Engine
@@ -37,6 +39,7 @@ PREFIX = "/api/v1"
 REQUESTS_AT_ONCE = 128
 KILLS_AT_ONCE = 128
 PEERS_AT_ONCE = 64
+PRESSES_AT_ONCE = 64
 ALERTS_AT_ONCE = 16
 
 PROTECTED = [
@@ -45,6 +48,7 @@ PROTECTED = [
     *raises.HANDLERS,
     *notifications.HANDLERS,
     *freezes.HANDLERS,
+    *triggers.HANDLERS,
     *administration.HANDLERS,
     *audit.HANDLERS,
     health.doctor,
@@ -82,6 +86,12 @@ def handlers(engine: Engine) -> list[ControllerRouterHandler]:
         Router(PREFIX, route_handlers=alerts.HANDLERS, middleware=[budget_of(ALERTS_AT_ONCE)], **protected),
         Router(PREFIX, route_handlers=OPEN, **shared),
         Router("/", route_handlers=HEALTH, **shared),
+        Router(
+            "/",
+            route_handlers=Press(engine, limiter).handlers(),
+            middleware=[budget_of(PRESSES_AT_ONCE)],
+            **shared,
+        ),
     ]
     if engine.peers.secret_digest:
         told: dict[str, Any] = {**shared, "guards": [peers.peers_only(engine, limiter)]}

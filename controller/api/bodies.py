@@ -7,8 +7,8 @@ from msgspec import Meta, Struct, field
 
 from controller.domain.alerts import AlertResult
 from controller.domain.catalogue import Scope, SdkKeyKind
-from controller.domain.plan import LOCAL_TIME_PATTERN
-from controller.domain.quantities import Duration, Name
+from controller.domain.plan import LOCAL_TIME_PATTERN, FlagRef
+from controller.domain.quantities import Duration, Key, Name
 from controller.domain.selector import MOST_LABELS
 from controller.domain.status import KillReceipt
 
@@ -88,6 +88,31 @@ class FreezeBody(Body, frozen=True):
 
 class LiftBody(Body, frozen=True):
     note: Reason
+
+
+class TriggerBody(Body, frozen=True):
+    """`flag` is a flag's key or the name of a plan. Without a `name` it is named after flag and environment."""
+
+    flag: Key
+    environment: Name
+    provider: Name | None = None
+    name: Name | None = None
+
+
+class TriggerView(Struct, frozen=True, kw_only=True):
+    """An address that kills, without its secret."""
+
+    name: str
+    flag: FlagRef
+    created_at: datetime
+    created_by: str
+
+
+class NewTrigger(TriggerView, frozen=True):
+    """`path` holds the secret; it is shown this once and stored nowhere. `url` is empty without a public URL."""
+
+    path: str
+    url: str
 
 
 class LettersBody(Body, frozen=True):
@@ -209,8 +234,9 @@ REQUEST_BODIES = (
     ResetBody,
     FreezeBody,
     LiftBody,
-    TokenBody,
+    TriggerBody,
     LettersBody,
+    TokenBody,
     SdkKeyBody,
 )
 FOREIGN_BODIES = (AlertsBody,)

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+TRIGGERS = "/k"
 
 STATUSES: Mapping[type[errors.RampartError], tuple[int, str, str]] = {
     errors.Unauthenticated: (401, "unauthenticated", "Not authenticated"),
@@ -121,9 +122,9 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     detail = error.detail
     match error.status_code:
         case 404:
-            detail = f"there is nothing at {request.url.path}"
+            detail = f"there is nothing at {_place(request)}"
         case 405:
-            detail = f"{request.method} is not possible at {request.url.path}"
+            detail = f"{request.method} is not possible at {_place(request)}"
         case 413:
             detail = "the body is larger than this server takes"
     if isinstance(error, ValidationException):
@@ -151,9 +152,15 @@ def on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response
     incident = uuid.uuid4().hex[:12]
     # Formatted here: a renderer that shows local variables would log the caller's token.
     trace = "".join(traceback.format_exception(error))
-    log.error("request_failed", incident=incident, method=request.method, path=request.url.path, trace=trace)
+    log.error("request_failed", incident=incident, method=request.method, path=_place(request), trace=trace)
     detail = f"something went wrong inside Rampart; its log has more under incident {incident}"
     return answer(request, 500, "internal", "Internal error", detail)
+
+
+def _place(request: Request[Any, Any, Any]) -> str:
+    """Where it was. What follows in the address of a trigger is a secret."""
+    path: str = request.url.path
+    return f"{TRIGGERS}/…" if path.startswith(f"{TRIGGERS}/") else path
 
 
 def answer(
@@ -171,7 +178,7 @@ def answer(
         title=title,
         status=status,
         detail=detail,
-        instance=request.url.path,
+        instance=_place(request),
         **extensions,
     )
     return Response(

@@ -22,6 +22,7 @@ from controller.cli import (
     rehearse,
     runs,
     server,
+    triggers,
 )
 from controller.cli.exits import Exit, Failure
 from controller.cli.terminal import say
@@ -56,7 +57,7 @@ SECTIONS = {
         manifests.apply,
         manifests.flag,
     ],
-    "Access": [credentials.token, credentials.sdk_key],
+    "Access": [credentials.token, credentials.sdk_key, triggers.trigger],
     "Server": [
         server.demo,
         server.serve,

@@ -206,7 +206,17 @@ class SdkKey(Struct, frozen=True, kw_only=True):
     client_side_id: str | None = None
 
 
-UnreadableKind = Literal["plan", "policy", "run", "token", "sdk_key", "flag", "revision"]
+class Trigger(Struct, frozen=True, kw_only=True):
+    """An address that kills this flag. `digest` is SHA-256 of its secret part."""
+
+    name: str
+    digest: bytes
+    flag: FlagRef
+    created_at: datetime
+    created_by: str
+
+
+UnreadableKind = Literal["plan", "policy", "run", "token", "sdk_key", "trigger", "flag", "revision"]
 
 
 class Unreadable(Struct, frozen=True, kw_only=True):

@@ -188,6 +188,20 @@ class KillReceipt(Struct, frozen=True, kw_only=True):
     attempts: int = 0
 
 
+class NotKilled(Struct, frozen=True, kw_only=True):
+    """Nothing was done to this flag."""
+
+    flag: FlagRef
+    why: str
+
+
+class KilledAndNot(Struct, frozen=True, kw_only=True):
+    """What came of an order to kill several flags."""
+
+    kills: list[KillReceipt]
+    refused: list[NotKilled] = []
+
+
 class ReplicaStatus(Struct, frozen=True, kw_only=True):
     """`here` is the one that answers. `unknown`: the database does not answer it. `seen_at` is database time."""
 

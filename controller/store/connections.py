@@ -53,6 +53,7 @@ UNAVAILABLE = (
 TAKEN = {
     "audit_entry_once": "this audit entry was recorded before; read the state again",
     "tokens_digest_once": "another token has this secret; create one with a new secret",
+    "kill_addresses_digest_once": "another trigger has this secret; create one with a new secret",
     "sdk_keys_digest_once": "another SDK key has this secret; create one with a new secret",
 }
 

@@ -30,6 +30,7 @@ from controller.domain.catalogue import (
     SdkKey,
     Token,
     Transition,
+    Trigger,
     Unreadable,
 )
 from controller.domain.freezes import OrganisationFreeze
@@ -41,7 +42,7 @@ from controller.errors import Conflict, FreezeBegan, KillInForce, NotFound, Rais
 FURTHEST_SECONDS = 15 * 60.0
 
 Revision = TypeVar("Revision", PlanRevision, PolicyRevision)
-Secret = TypeVar("Secret", Token, SdkKey)
+Secret = TypeVar("Secret", Token, SdkKey, Trigger)
 
 
 class Row(Struct, kw_only=True):
@@ -94,6 +95,7 @@ class MemoryStore:
         self._policies: dict[str, list[PolicyRevision]] = {}
         self._tokens: dict[str, Token] = {}
         self._sdk_keys: dict[str, SdkKey] = {}
+        self._triggers: dict[str, Trigger] = {}
         self._flags: dict[tuple[str, str], FlagConfig] = {}
 
     async def unreadable(self) -> Sequence[Unreadable]:
@@ -447,6 +449,15 @@ class MemoryStore:
 
     async def save_sdk_key(self, key: SdkKey, entry: AuditEntry) -> None:
         self._save_secret("SDK key", self._sdk_keys, key, entry)
+
+    async def save_trigger(self, trigger: Trigger, entry: AuditEntry) -> None:
+        self._save_secret("trigger", self._triggers, trigger, entry)
+
+    async def revoke_trigger(self, name: str, entry: AuditEntry) -> bool:
+        return self._revoke(self._triggers, name, entry)
+
+    async def triggers(self) -> Sequence[Trigger]:
+        return [self._triggers[name] for name in sorted(self._triggers)]
 
     def _save_secret(self, kind: str, known: dict[str, Secret], secret: Secret, entry: AuditEntry) -> None:
         if known.get(secret.name) == secret:

@@ -29,6 +29,7 @@ from controller.domain.catalogue import (
     SdkKey,
     Token,
     Transition,
+    Trigger,
     Unreadable,
 )
 from controller.domain.freezes import OrganisationFreeze
@@ -84,10 +85,17 @@ class PostgresStore:
     async def unreadable(self) -> Sequence[Unreadable]:
         return self._documents.unreadable()
 
-    def recall(self, tokens: Iterable[Token], sdk_keys: Iterable[SdkKey], flags: Iterable[FlagConfig]) -> None:
+    def recall(
+        self,
+        tokens: Iterable[Token],
+        sdk_keys: Iterable[SdkKey],
+        flags: Iterable[FlagConfig],
+        triggers: Iterable[Trigger] = (),
+    ) -> None:
         """What was last read before this process began: used for those that cannot be read now."""
         self._documents.recall("token", {token.name: token for token in tokens})
         self._documents.recall("sdk_key", {key.name: key for key in sdk_keys})
+        self._documents.recall("trigger", {trigger.name: trigger for trigger in triggers})
         self._documents.recall("flag", {f"{flag.environment}/{flag.key}": flag for flag in flags})
 
     # — what people applied —
@@ -413,7 +421,11 @@ class PostgresStore:
         """A key of the same name is replaced."""
         await self._save_secret("save_sdk_key", key, entry)
 
-    async def _save_secret(self, query: str, secret: Token | SdkKey, entry: AuditEntry) -> None:
+    async def save_trigger(self, trigger: Trigger, entry: AuditEntry) -> None:
+        """A trigger of the same name is replaced."""
+        await self._save_secret("save_trigger", trigger, entry)
+
+    async def _save_secret(self, query: str, secret: Token | SdkKey | Trigger, entry: AuditEntry) -> None:
         values = (secret.name, secret.digest, rows.document(secret))
         await self._database.fetchval(SQL[query], *values, entry.id, canonical_body(entry))
 
@@ -424,6 +436,14 @@ class PostgresStore:
     async def revoke_sdk_key(self, name: str, entry: AuditEntry) -> bool:
         revoked = await self._database.fetchval(SQL["revoke_sdk_key"], name, entry.id, canonical_body(entry))
         return revoked is not None
+
+    async def revoke_trigger(self, name: str, entry: AuditEntry) -> bool:
+        revoked = await self._database.fetchval(SQL["revoke_trigger"], name, entry.id, canonical_body(entry))
+        return revoked is not None
+
+    async def triggers(self) -> Sequence[Trigger]:
+        found = await self._database.fetch(SQL["triggers"])
+        return self._documents.read("trigger", found, lambda row: rows.decode(Trigger, row["document"]))
 
     async def tokens(self) -> Sequence[Token]:
         found = await self._database.fetch(SQL["tokens"])

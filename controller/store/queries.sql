@@ -345,6 +345,25 @@ SELECT append_audit($2, $3, NULL, NULL) FROM gone
 -- All SDK keys.
 SELECT name, document FROM sdk_keys ORDER BY name
 
+-- name: save_trigger
+-- A new or changed address that kills, with its audit entry; nothing when it is already there as given.
+WITH saved AS (
+    INSERT INTO kill_addresses (name, digest, document) VALUES ($1, $2, $3)
+    ON CONFLICT (name) DO UPDATE SET digest = EXCLUDED.digest, document = EXCLUDED.document
+    WHERE kill_addresses.document::text <> EXCLUDED.document::text
+    RETURNING name
+)
+SELECT append_audit($4, $5, NULL, NULL) FROM saved
+
+-- name: revoke_trigger
+-- Forget an address that kills, with the audit entry that says so.
+WITH gone AS (DELETE FROM kill_addresses WHERE name = $1 RETURNING name)
+SELECT append_audit($2, $3, NULL, NULL) FROM gone
+
+-- name: triggers
+-- All addresses that kill.
+SELECT name, document FROM kill_addresses ORDER BY name
+
 -- name: flag_configs
 -- All built-in flags.
 SELECT environment || '/' || key AS name, document FROM flag_configs ORDER BY environment, key

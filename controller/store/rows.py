@@ -18,6 +18,7 @@ from controller.domain.catalogue import (
     Roll,
     SdkKey,
     Token,
+    Trigger,
 )
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
@@ -42,6 +43,7 @@ _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
         Run,
         SdkKey,
         Token,
+        Trigger,
     )
 }
 

@@ -17,8 +17,10 @@ from controller.domain.plan import FlagRef, Serve
 from controller.domain.status import (
     Check,
     Explanation,
+    KilledAndNot,
     KillReceipt,
     KillStatus,
+    NotKilled,
     PlanSummary,
     Raises,
     ReplicaStatus,
@@ -36,6 +38,7 @@ from controller.registrar import Registrar
 from controller.settings import Settings
 from controller.store.memory import MemoryStore
 from controller.store.memory_notifications import MemoryNotifications
+from controller.triggers import TriggerBook
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 FLAG = FlagRef(provider="main", environment="production", key="checkout-v2")
@@ -191,7 +194,10 @@ class FakeKills:
         self.confirms = True
         self.heard: list[KillRecord] = []
 
-    def _match(self, key: str, environment: str | None, provider: str | None) -> list[FlagRef]:
+    def knows(self, flag: FlagRef) -> bool:
+        return flag in self.flags
+
+    def match(self, key: str, environment: str | None, provider: str | None) -> list[FlagRef]:
         found = [
             flag
             for flag in self.flags
@@ -204,10 +210,15 @@ class FakeKills:
     async def kill(
         self, *, key: str, environment: str | None, provider: str | None, actor: Actor, reason: str
     ) -> list[KillReceipt]:
-        flags = self._match(key, environment, provider)
+        flags = self.match(key, environment, provider)
         for flag in flags:
             actor.require("kill", flag.environment)
         return [self._accept(flag, actor, reason) for flag in flags]
+
+    async def kill_flags(self, flags: Sequence[FlagRef], *, actor: Actor, reason: str) -> KilledAndNot:
+        may = [flag for flag in flags if actor.may("kill", flag.environment)]
+        refused = [NotKilled(flag=flag, why="lacks the scope") for flag in flags if flag not in may]
+        return KilledAndNot(kills=[self._accept(flag, actor, reason) for flag in may], refused=refused)
 
     def _accept(self, flag: FlagRef, actor: Actor, reason: str) -> KillReceipt:
         now = self.clock.now()
@@ -236,7 +247,7 @@ class FakeKills:
         actor: Actor,
         note: str,
     ) -> list[KillStatus]:
-        for flag in self._match(key, environment, provider):
+        for flag in self.match(key, environment, provider):
             actor.require("operate", flag.environment)
         unknown = sorted(set(kill_ids) - self.in_force.keys())
         if unknown:
@@ -374,6 +385,7 @@ class FakeEngine:
         self.not_ready: list[str] = []
         self.sdk_keys_reloaded = 0
         self.freezebook = FreezeBook()
+        self.triggers = TriggerBook()
 
     def secret_of(
         self, *scopes: Scope, environments: tuple[str, ...] = (), expires_in: float | None = None
@@ -408,6 +420,9 @@ class FakeEngine:
 
     async def sdk_keys_changed(self) -> None:
         self.sdk_keys_reloaded += 1
+
+    async def triggers_changed(self) -> None:
+        self.triggers.load(await self.store.triggers())
 
     async def freezes_changed(self) -> None:
         self.freezebook.load(await self.store.freezes())

@@ -21,6 +21,7 @@ from controller.api.bodies import (
     ResetBody,
     SdkKeyBody,
     TokenBody,
+    TriggerBody,
 )
 
 TOKEN = "rampart_stub"
@@ -70,6 +71,8 @@ def body_type(path: str) -> type[Struct]:
             return ManifestsBody
         case ["manifests", "compare"]:
             return CompareBody
+        case ["triggers"]:
+            return TriggerBody
         case ["freezes"]:
             return FreezeBody
         case ["freezes", _, "lift"]:

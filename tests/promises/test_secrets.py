@@ -78,6 +78,8 @@ def test_no_secret_comes_out_of_a_server_anywhere(server: RampartServer) -> None
     server.apply(
         a_policy=manifests.policy(), a_flag=manifests.flag("checkout"), a_rollout=manifests.plan("checkout")
     )
+    trigger = server.call("POST", "triggers", {"flag": "checkout", "environment": "production"})
+    secrets["trigger"] = trigger["path"].removeprefix("/k/")
     server.command("checkout", "start", note="go")
     wait_until(lambda: server.status("checkout")["rules"], what="the sources to have been asked")
     ask_everything(told, secrets)
@@ -108,6 +110,10 @@ def ask_everything(told: Told, secrets: dict[str, str]) -> None:
     told.ask("GET", "/metrics")
     told.ask("POST", "/api/v1/tokens", {"name": "ci", "scopes": 1})
     told.ask("POST", "/api/v1/plans/checkout/start", {"note": 7}, token=secrets["token"])
+    for path in (f"/k/{secrets['trigger']}", f"/k/{secrets['trigger']}/more", f"/k/{secrets['trigger']}x"):
+        for method in ("GET", "PUT"):
+            answer = told.server.request(method, path, token=None)
+            told.texts.append((f"{method} of a trigger {answer.status}", answer.body.decode()))
     ask_raw(told, "GET", "/sdk/latest-all", secrets["sdk key"])
     ask_raw(told, "GET", "/sdk/latest-all", f"{secrets['sdk key']}wrong")
 
