@@ -286,7 +286,7 @@ class PagerDutyChannelSettings(Section, frozen=True, tag_field="kind", tag="page
 
 
 class EmailChannelSettings(Section, frozen=True, tag_field="kind", tag="email"):
-    """`security`: starttls, tls (from the first byte) or none; never less than was asked for. `ca_file`: the
+    """`security`: starttls, tls (from the first byte) or none; never less than was asked for. `ca_bundle`: the
     authorities to believe instead of the system's.
     """
 
@@ -295,7 +295,7 @@ class EmailChannelSettings(Section, frozen=True, tag_field="kind", tag="email"):
     to: list[str]
     port: int = 587
     security: Literal["starttls", "tls", "none"] = "starttls"
-    ca_file: str = ""
+    ca_bundle: str = ""
     username: str = ""
     password_file: str = ""
     timeout_seconds: float = 10.0

@@ -36,7 +36,7 @@ NEVER = 500
 """SMTP answers from here on are for good; below it they are for now."""
 
 SHOWN_CHARACTERS = 200
-FAREWELL_SECONDS = 1.0
+FAREWELL_SECONDS = 0.5
 
 
 class EmailChannel:
@@ -83,7 +83,7 @@ class EmailChannel:
     async def _send(self, mail: EmailMessage, to: Sequence[str], password: str) -> dict[str, tuple[int, str]]:
         """Who was refused, and how the server put it."""
         settings = self._settings
-        context = await asyncio.to_thread(_believing, settings.ca_file)
+        context = await asyncio.to_thread(_believing, settings.ca_bundle)
         client = aiosmtplib.SMTP(
             hostname=settings.host,
             port=settings.port,
@@ -123,11 +123,11 @@ class EmailChannel:
             raise Unavailable(f"cannot reach the mail server ({type(error).__name__})") from None
 
 
-def _believing(ca_file: str) -> ssl.SSLContext:
+def _believing(ca_bundle: str) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=ca_file or None)
+        return ssl.create_default_context(cafile=ca_bundle or None)
     except OSError as error:
-        raise Unavailable(f"cannot read certificates from ca_file {ca_file}") from error
+        raise Unavailable(f"cannot read certificates from ca_bundle {ca_bundle}") from error
 
 
 async def _part(client: aiosmtplib.SMTP) -> None:

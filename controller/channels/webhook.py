@@ -42,7 +42,10 @@ class Rule(Struct, frozen=True, kw_only=True):
 
 
 class Data(Struct, frozen=True, kw_only=True):
-    """`exposure_percent` is in force from now on; None where nothing was said of it. Links may be empty."""
+    """`exposure_percent` is in force from now on, or would be (`observed`); None where nothing was said of it.
+
+    Links may be empty.
+    """
 
     id: str
     sequence: int
@@ -56,6 +59,7 @@ class Data(Struct, frozen=True, kw_only=True):
     actor: str
     cause: str
     exposure_percent: float | None
+    observed: bool
     rule: Rule | None
     link: str
     runbook: str
@@ -123,6 +127,7 @@ def body_of(message: Message) -> Body:
             actor=message.actor,
             cause=message.cause,
             exposure_percent=None if message.exposure is None else message.exposure / 1000,
+            observed=message.observed,
             rule=None
             if cited is None
             else Rule(

@@ -291,8 +291,8 @@ def _secret_files(settings: object) -> Iterator[str]:
     for key, value in settings.items():
         if key.endswith("_file") and value:
             yield value
-        elif key.endswith("_files") and isinstance(value, dict):
-            yield from (path for path in value.values() if path)
+        elif key.endswith("_files"):
+            yield from (path for path in (value.values() if isinstance(value, dict) else value) if path)
         else:
             yield from _secret_files(value)
 

@@ -62,6 +62,7 @@ class Message(Struct, frozen=True, kw_only=True):
     `rollout` is the plan's name; None for a flag without one. `exposure` is desired from now on, in thousandths
     of a percent; None where nothing was said of it. `link` is the rollout's page, empty without a public URL.
     `only_ends`: the plan did not ask for this event; it is told to end what was told before (`ENDS`).
+    `observed`: the plan only observes, and this is what Rampart would have done.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Message(Struct, frozen=True, kw_only=True):
     link: str = ""
     runbook: str = ""
     only_ends: bool = False
+    observed: bool = False
 
     @property
     def ends(self) -> frozenset[EventName]:
@@ -124,6 +126,8 @@ def message(sequence: int, entry: AuditEntry, plan: RolloutPlan | None, public_u
         cited=_cited(told),
         link=f"{public_url.rstrip('/')}/r/{name}" if public_url and name else "",
         runbook=plan.metadata.links.get("runbook", "") if plan else "",
+        # A person's kill is about the flag, whoever only observes it.
+        observed=plan is not None and plan.spec.mode == "observe" and event not in ("killed", "reset"),
     )
 
 

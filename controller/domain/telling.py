@@ -36,7 +36,8 @@ def headline(message: Message) -> str:
     if message.event in ("advanced", "stepped_back") and message.exposure is not None:
         happened += f" to {exposure_text(message.exposure)}"
     where = f" in {message.environment}" if message.environment else ""
-    return one_line(f"{happened}: {message.rollout or message.flag}{where}")
+    unreal = " (only observed)" if message.observed else ""
+    return one_line(f"{happened}: {message.rollout or message.flag}{where}{unreal}")
 
 
 def reason(message: Message) -> str:
@@ -58,12 +59,19 @@ def _numbers(cited: Cited) -> Iterator[tuple[str, str]]:
 
 
 def _circumstances(message: Message) -> Iterator[tuple[str, str]]:
-    yield "Exposure", "" if message.exposure is None else f"{exposure_text(message.exposure)} from now on"
+    yield "Exposure", _exposure(message)
     yield "By", _who(message)
     yield "At", message.at.strftime("%Y-%m-%d %H:%M:%S UTC")
     yield "Run", f"{message.run} of {message.flag}" if message.run else ""
     yield "Flag", "" if message.run else message.flag
     yield "Owner", message.owner
+
+
+def _exposure(message: Message) -> str:
+    if message.exposure is None:
+        return ""
+    share = exposure_text(message.exposure)
+    return f"would be {share}" if message.observed else f"{share} from now on"
 
 
 def _who(message: Message) -> str:

@@ -70,7 +70,7 @@ async def test_mail_and_login_go_through_tls_to_a_server_that_proves_itself(
     server = SmtpReceiver(tls=good.context, implicit=security == "tls", logins={"rampart": PASSWORD})
     async with server.open():
         login = {"username": "rampart", "password_file": written(tmp_path / "password", PASSWORD)}
-        await channel(server, security=security, ca_file=good.file, **login).announce(KILLED)
+        await channel(server, security=security, ca_bundle=good.file, **login).announce(KILLED)
     assert server.logged_in == ["rampart"]
     assert len(server.taken) == 1
 
@@ -84,16 +84,16 @@ async def test_a_server_that_cannot_prove_itself_gets_neither_mail_nor_login(
     server = SmtpReceiver(tls=shown.context, implicit=security == "tls", logins={"rampart": PASSWORD})
     async with server.open():
         login = {"username": "rampart", "password_file": written(tmp_path / "password", PASSWORD)}
-        ca_file = "" if believed == "the system" else wrong.file
+        ca_bundle = "" if believed == "the system" else wrong.file
         with pytest.raises(Unavailable, match="certificate is not trusted"):
-            await channel(server, security=security, ca_file=ca_file, **login).announce(KILLED)
+            await channel(server, security=security, ca_bundle=ca_bundle, **login).announce(KILLED)
     assert (server.logged_in, server.seen) == ([], [])
 
 
 async def test_a_server_that_does_not_offer_tls_gets_no_mail_in_the_clear(good: Certificate) -> None:
     async with SmtpReceiver().open() as server:
         with pytest.raises(Unavailable, match="STARTTLS"):
-            await channel(server, security="starttls", ca_file=good.file).announce(KILLED)
+            await channel(server, security="starttls", ca_bundle=good.file).announce(KILLED)
         assert server.seen == []
 
 
@@ -102,7 +102,7 @@ async def test_a_wrong_password_is_for_good_and_not_shown(tmp_path: Path, good: 
     async with server.open():
         login = {"username": "rampart", "password_file": written(tmp_path / "password", "a wrong secret")}
         with pytest.raises(Undeliverable, match="535") as caught:
-            await channel(server, security="starttls", ca_file=good.file, **login).announce(KILLED)
+            await channel(server, security="starttls", ca_bundle=good.file, **login).announce(KILLED)
     assert "a wrong secret" not in str(caught.value)
     assert server.seen == []
 
@@ -155,7 +155,7 @@ async def test_a_server_that_took_the_mail_and_then_falls_silent_has_taken_it(
 async def test_a_file_of_authorities_that_is_none_is_named(tmp_path: Path) -> None:
     async with SmtpReceiver().open() as server:
         with pytest.raises(Unavailable, match=r"nothing\.pem"):
-            await channel(server, security="tls", ca_file=str(tmp_path / "nothing.pem")).announce(KILLED)
+            await channel(server, security="tls", ca_bundle=str(tmp_path / "nothing.pem")).announce(KILLED)
 
 
 async def test_what_stands_in_a_mail_is_text_in_both_its_forms() -> None:

@@ -51,6 +51,13 @@ def test_without_a_page_there_is_no_link(public_url: str, plan: Any) -> None:
     assert told.link == ""
 
 
+@pytest.mark.parametrize(("action", "observed"), [("pause", True), ("advance", True), ("kill", False)])
+def test_what_a_plan_that_only_observes_did_not_do_is_marked(action: str, observed: bool) -> None:
+    told = message(7, entry(action), make_plan(mode="observe"), "")
+    assert told is not None
+    assert told.observed is observed
+
+
 @pytest.mark.parametrize("action", ["confirm", "observe", "create_token"])
 def test_what_is_no_event_is_told_to_nobody(action: str) -> None:
     assert action not in EVENTS

@@ -25,6 +25,12 @@ def test_a_headline_says_what_happened_to_what_and_where() -> None:
     assert headline(replace(MESSAGE, event="test", environment="")) == "Test message of Rampart"
 
 
+def test_what_was_only_observed_is_not_told_as_done() -> None:
+    unreal = replace(MESSAGE, observed=True)
+    assert headline(unreal) == "Raised to 0.5 %: checkout-v2 in production (only observed)"
+    assert dict(facts(unreal))["Exposure"] == "would be 0.5 %"
+
+
 def test_a_flag_without_a_rollout_is_named_itself() -> None:
     bare = replace(MESSAGE, event="killed", rollout=None, run=None)
     assert headline(bare) == "Killed: main/production/checkout-v2 in production"
