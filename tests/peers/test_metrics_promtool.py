@@ -1,10 +1,8 @@
-"""Prometheus' own tool accepts our series and the alerts we recommend."""
+"""Prometheus' own tool accepts our series."""
 
-import re
 import shutil
 import subprocess
 from datetime import timedelta
-from pathlib import Path
 
 from controller.domain.notification import Backlog
 from controller.domain.plan import FlagRef
@@ -12,7 +10,6 @@ from controller.domain.status import ApprovalStatus
 from controller.telemetry import KilledFlag, Metrics
 from tests.support.statuses import NOW, make_rule, make_status
 
-PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ASKED = ApprovalStatus(stage="half", requested_at=NOW)
 KILLED = KilledFlag(
     flag=FlagRef(provider="main", environment="production", key="cart"),
@@ -21,7 +18,6 @@ KILLED = KilledFlag(
     accepted_at=NOW,
     confirmed=False,
 )
-ALERTS = re.search(r"```yaml\n(groups:.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 def promtool(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -73,43 +69,3 @@ def test_promtool_accepts_our_series_and_remarks_on_one_name_only() -> None:
     assert remarks == [
         'rampart_guardrail_sample_count non-histogram and non-summary metrics should not have "_count" suffix'
     ]
-
-
-def test_promtool_accepts_the_alerts_of_the_page(tmp_path: Path) -> None:
-    assert ALERTS
-    rules = tmp_path / "rules.yml"
-    rules.write_text(ALERTS[1])
-    checked = promtool("check", "rules", str(rules))
-    assert checked.returncode == 0, checked.stderr.decode()
-
-
-def test_alerts_name_only_series_that_exist() -> None:
-    assert ALERTS
-    exported = set(re.findall(r"^(rampart_\w+)[{ ]", everything().render().decode(), re.MULTILINE))
-    assert set(re.findall(r"rampart_\w+", ALERTS[1])) <= exported
-
-
-def test_the_first_kill_of_a_run_raises_the_alert(tmp_path: Path) -> None:
-    assert ALERTS
-    (tmp_path / "rules.yml").write_text(ALERTS[1])
-    series = (
-        'rampart_decisions_total{rollout="checkout-v2", environment="production", action="kill", cause="policy"}'
-    )
-    (tmp_path / "test.yml").write_text(
-        f"""
-rule_files: [rules.yml]
-evaluation_interval: 15s
-tests:
-  - interval: 15s
-    input_series:
-      - {{ series: '{series}', values: '0 0 1 1 1 1' }}
-      - {{ series: 'rampart_build_info', values: '1x10' }}
-    alert_rule_test:
-      - alertname: RampartFlagKilled
-        eval_time: 1m
-        exp_alerts:
-          - exp_labels: {{ rollout: checkout-v2, environment: production, cause: policy }}
-"""
-    )
-    checked = promtool("test", "rules", str(tmp_path / "test.yml"))
-    assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
