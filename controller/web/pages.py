@@ -146,6 +146,15 @@ async def kill_form(site: Served, request: AnyRequest, name: FromPath[str]) -> R
 
 @get("/r/{name:str}/order/{verb:str}")
 async def order_form(site: Served, request: AnyRequest, name: FromPath[str], verb: FromPath[str]) -> Response[str]:
+    return await _order_form(site, request, name, verb)
+
+
+@get("/r/{name:str}/order/pause")
+async def pause_form(site: Served, request: AnyRequest, name: FromPath[str]) -> Response[str]:
+    return await _order_form(site, request, name, "pause")
+
+
+async def _order_form(site: Site, request: AnyRequest, name: str, verb: str) -> Response[str]:
     order = ORDERS.get(verb)
     if order is None:
         raise NotFoundException(f"there is no order called {verb}")
@@ -214,7 +223,7 @@ async def asset(site: Served, version: FromPath[str], name: FromPath[str]) -> Re
 
 
 HANDLERS = [login, log_in, log_out, rollouts, rollout, phone, order_form, approvals]
-STOPPING = [kill_form, killed]
-"""On the way to a kill, and from memory as that is."""
+STOPPING = [kill_form, killed, pause_form]
+"""On the way to a kill or a pause."""
 
 UNBUDGETED = [stream, asset]

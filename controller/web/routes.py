@@ -25,7 +25,7 @@ class Pages(Site):
         def served() -> Site:
             return self
 
-        # Functions, because Litestar copies whatever it is given for each route, with all that a method is bound to.
+        # Functions: Litestar copies what it is given for each route, a method with all that it is bound to.
         def on_error(request: AnyRequest, error: errors.RampartError) -> Response[Any]:
             return self.on_error(request, error)
 
