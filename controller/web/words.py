@@ -19,7 +19,7 @@ class Sign(NamedTuple):
 
 STATES: dict[str, Sign] = {
     "killed": Sign("✖", "Killed", "bad"),
-    "paused": Sign("⏸", "Paused", "warn"),
+    "paused": Sign("‖", "Paused", "warn"),
     "progressing": Sign("▶", "Progressing", "go"),
     "pending": Sign("◌", "Waiting to start", "idle"),
     "completed": Sign("✔", "Completed", "good"),
