@@ -57,7 +57,7 @@ def _by_kind(mapping: dict[str, str]) -> dict[str, Any]:
         "required": ["kind"],
         "properties": {"kind": {"enum": sorted(mapping)}},
         "allOf": [
-            {"if": {"properties": {"kind": {"const": kind}}}, "then": {"$ref": reference}}
+            {"if": {"required": ["kind"], "properties": {"kind": {"const": kind}}}, "then": {"$ref": reference}}
             for kind, reference in mapping.items()
         ],
     }

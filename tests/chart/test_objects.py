@@ -266,7 +266,6 @@ def test_people_reach_a_replica_also_when_none_is_ready(helm: Helm) -> None:
 def test_every_pod_runs_without_rights_on_a_root_it_cannot_write(documents: list[Document]) -> None:
     for kind, spec in pods(documents).items():
         assert spec["automountServiceAccountToken"] is False, kind
-        assert spec["securityContext"]["runAsUser"] == 10001
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for one in spec["containers"]:
@@ -276,6 +275,14 @@ def test_every_pod_runs_without_rights_on_a_root_it_cannot_write(documents: list
             assert confined["capabilities"] == {"drop": ["ALL"]}
             assert "memory" in one["resources"]["limits"]
             assert "cpu" not in one["resources"]["limits"]
+
+
+def test_it_runs_as_the_user_of_the_image_unless_the_cluster_chooses_one(helm: Helm) -> None:
+    for spec in pods(helm.documents(values_of("production"))).values():
+        assert {spec["securityContext"][name] for name in ("runAsUser", "runAsGroup", "fsGroup")} == {10001}
+    for spec in pods(helm.documents(values_of("everything"))).values():
+        assert spec["securityContext"].get("runAsUser") is None
+        assert spec["securityContext"]["fsGroup"] == 12345
 
 
 def test_the_volume_of_secrets_can_be_read_by_the_program_alone(documents: list[Document]) -> None:
@@ -368,7 +375,8 @@ def test_the_dashboard_is_the_file(helm: Helm) -> None:
 
 
 def test_a_network_policy_lets_replicas_names_and_named_targets_through(helm: Helm) -> None:
-    spec = of(helm.documents(values_of("everything")), "NetworkPolicy")["spec"]
+    documents = helm.documents(values_of("everything"))
+    spec = of(documents, "NetworkPolicy")["spec"]
     among, shop = spec["ingress"]
     assert [one["port"] for one in among["ports"]] == [8400]
     assert [one["port"] for one in shop["ports"]] == [8400, 8015]
@@ -376,6 +384,9 @@ def test_a_network_policy_lets_replicas_names_and_named_targets_through(helm: He
     assert [[one["port"] for one in rule["ports"]] for rule in spec["egress"]] == [
         [8400], [53, 53], [6432], [9091], [8443], [587],
     ]  # fmt: skip
+    (ours,) = [one["podSelector"]["matchLabels"] for one in among["from"]]
+    assert selects(ours, labels_of_pods(documents))
+    assert selects(ours, of(documents, "Pod")["metadata"]["labels"])
     assert ["to" in rule for rule in spec["egress"]] == [True, False, True, True, True, False]
 
 

@@ -89,7 +89,8 @@ def test_every_value_has_words_of_its_own() -> None:
     assert set(bare) == {
         "requests", "limits", "cpu", "memory", "periodSeconds", "timeoutSeconds", "failureThreshold", "port",
         "livenessProbe", "readinessProbe", "extraVolumeMounts", "podAnnotations", "nodeSelector", "tolerations",
-        "affinity",
+        "affinity", "runAsNonRoot", "runAsUser", "runAsGroup", "seccompProfile", "type",
+        "containerSecurityContext", "allowPrivilegeEscalation", "readOnlyRootFilesystem", "capabilities", "drop",
     }  # fmt: skip
 
 
@@ -97,7 +98,9 @@ def test_the_largest_example_sets_every_value() -> None:
     everything = values_of("everything")
     default = yaml.safe_load(VALUES)
     exceptions = {"database.embedded", "manifests.existingConfigMap"}  # they exclude what is set there
-    exceptions |= {path for path in leaves(default) if path.split(".")[0].endswith(("Probe", "resources"))}
+    exceptions |= {
+        path for path in leaves(default) if path.split(".")[0].endswith(("Probe", "resources", "SecurityContext"))
+    }
     for path in leaves(default) - exceptions:
         assert get(everything, path) not in ("", [], {}), path
 
