@@ -80,14 +80,15 @@ def _channels(backlog: Sequence[Backlog]) -> Iterable[str]:
     if not backlog:
         yield "no channels: nobody is told of anything"
         return
-    rows = [[one.channel, _waiting(one), str(one.dead) if one.dead else "none"] for one in backlog]
-    yield from table(["CHANNEL", "WAITING", "DEAD LETTERS"], rows)
+    rows = [[one.channel, str(one.dead) if one.dead else "none", _waiting(one)] for one in backlog]
+    yield from table(["CHANNEL", "DEAD LETTERS", "WAITING"], rows)
 
 
 def _waiting(one: Backlog) -> str:
     if not one.waiting:
         return "none"
     text = f"{one.waiting}, the oldest for {duration_text(round(one.oldest_waiting_seconds))}"
+    text += f": {one.why}" if one.why else ""
     return click.style(text, fg="yellow") if one.oldest_waiting_seconds > LATE_SECONDS else text
 
 

@@ -230,7 +230,8 @@ def _left_to(one: Backlog) -> list[Check]:
     if one.waiting and one.oldest_waiting_seconds > ANNOUNCED_WITHIN_SECONDS:
         waits = duration_text(round(one.oldest_waiting_seconds))
         detail = f"{one.channel} has not taken {_messages(one.waiting)}, the oldest for {waits}"
-        fix = "see notification_delayed in the servers' logs for why"
+        detail += f": {one.why}" if one.why else ""
+        fix = f"mend the receiver, or [channels.{one.channel}] in rampart.toml; they are tried again by themselves"
         found.append(failed("channels", detail, fix))
     if one.dead:
         detail = f"{_messages(one.dead)} to {one.channel} could not be delivered"

@@ -30,12 +30,13 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 class Backlog(Struct, frozen=True, kw_only=True):
-    """What is left to one channel."""
+    """What is left to one channel. `why`: what came of the last attempt at the oldest that failed and waits."""
 
     channel: str
     waiting: int = 0
     oldest_waiting_seconds: float = 0.0
     dead: int = 0
+    why: str = ""
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

@@ -105,6 +105,7 @@ class MemoryNotifications:
                     waiting=len(waiting),
                     oldest_waiting_seconds=max((self._now() - one.taken_at for one in waiting), default=0.0),
                     dead=len([one for one in self._dead() if one.owed.channel == channel]),
+                    why=next((one.why for one in waiting if one.why), ""),
                 )
             )
         return found

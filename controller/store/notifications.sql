@@ -50,7 +50,8 @@ SELECT channel, count(*) FILTER (WHERE died_at IS NULL) AS waiting,
     coalesce(
         extract(epoch FROM clock_timestamp() - min(taken_at) FILTER (WHERE died_at IS NULL)), 0
     )::float8 AS oldest_waiting_seconds,
-    count(*) FILTER (WHERE died_at IS NOT NULL) AS dead
+    count(*) FILTER (WHERE died_at IS NOT NULL) AS dead,
+    coalesce((array_agg(why ORDER BY sequence) FILTER (WHERE died_at IS NULL AND why <> ''))[1], '') AS why
 FROM notifications GROUP BY channel ORDER BY channel
 
 -- name: shed_waiting

@@ -27,7 +27,10 @@ TOLD = Message(
 LETTER = DeadLetter(id=17, channel="oncall", died_at=NOW, attempts=1, why="410: the address is gone", message=TOLD)
 UNREADABLE = DeadLetter(id=18, channel="team", died_at=NOW, attempts=0, why="it cannot be read: …", message=None)
 WELL = [Backlog(channel="oncall"), Backlog(channel="team", waiting=1, oldest_waiting_seconds=2.0)]
-ILL = [Backlog(channel="oncall", dead=1), Backlog(channel="team", waiting=3, oldest_waiting_seconds=600.0, dead=1)]
+ILL = [
+    Backlog(channel="oncall", dead=1),
+    Backlog(channel="team", waiting=3, oldest_waiting_seconds=600.0, dead=1, why="answered 503"),
+]
 
 
 def test_where_nothing_is_dead_a_table_says_so(rampart: Rampart, server: StubServer) -> None:
@@ -36,8 +39,8 @@ def test_where_nothing_is_dead_a_table_says_so(rampart: Rampart, server: StubSer
     told = rampart("notifications")
     assert told.returncode == 0
     assert told.stdout.splitlines()[1:] == [
-        "oncall   none                  none",
-        "team     1, the oldest for 2s  none",
+        "oncall   none          none",
+        "team     none          1, the oldest for 2s",
     ]
     assert told.stderr == ""
 
@@ -53,7 +56,7 @@ def test_a_dead_letter_is_shown_with_what_it_says_why_it_is_dead_and_what_to_do(
     assert "error_rate 12 % is above 10 %" in told.stdout
     assert "given up after 1 attempt: 410: the address is gone" in told.stdout
     assert "18  to team: a message that cannot be read" in told.stdout
-    assert "3, the oldest for 10m" in told.stdout
+    assert "3, the oldest for 10m: answered 503" in told.stdout
     assert "rampart notifications redeliver" in told.stderr
 
 

@@ -175,8 +175,10 @@ async def test_the_backlog_tells_how_much_is_left_and_how_long_it_waits(kept: Ke
     ids = await kept.take(*await kept.happen(2), channels=("oncall", "team"))
     await kept.pass_seconds(50)
     await kept.notifications.told("team", ids)
+    for why in ("no route", "503"):
+        await kept.notifications.failed("oncall", ids[1], why)
     (left,) = await kept.notifications.backlog()
-    assert (left.channel, left.waiting, left.dead) == ("oncall", 2, 0)
+    assert (left.channel, left.waiting, left.dead, left.why) == ("oncall", 2, 0, "503")
     assert left.oldest_waiting_seconds == pytest.approx(50, abs=10)
     for told in ids:
         await kept.notifications.bury("oncall", told, "410")

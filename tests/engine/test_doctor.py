@@ -542,7 +542,7 @@ async def test_what_a_channel_did_not_take_is_told_with_what_to_do(practice: Pra
     await world.engine.announce()
     world.clock.elapsed += 600
     check = await practice.one("channels")
-    assert (check.state, check.detail) == ("fail", "oncall has not taken 1 message, the oldest for 10m")
+    assert (check.state, check.detail) == ("fail", "oncall has not taken 1 message, the oldest for 10m: no route")
     deaf.error = Undeliverable("410: gone")
     await world.engine.announce()
     check = await practice.one("channels")
