@@ -20,7 +20,7 @@ tags => axe.run(document, { runOnly: { type: "tag", values: tags }, resultTypes:
 """
 TARGETS = """
 () => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
-  .filter(one => one.checkVisibility())
+  .filter(one => one.checkVisibility() && one.getBoundingClientRect().bottom > 0)
   .map(one => {
     const box = (one.closest("label") || one).getBoundingClientRect();
     const inline = one.tagName === "A" && getComputedStyle(one).display === "inline";
@@ -47,8 +47,7 @@ LOOKS = [Look(*one) for one in product(SIZES, (True, False), ("light", "dark"))]
 
 
 class Visitor:
-    """One person's browser. `streams` are the addresses of the event streams it opened, `said` its console,
-    `source` the bytes of the page that was opened last."""
+    """One person's browser. Of the page opened last: `source` its bytes, `said` its console."""
 
     def __init__(self, context: BrowserContext, url: str, look: Look) -> None:
         self.context = context
@@ -58,7 +57,7 @@ class Visitor:
         self._devtools = context.new_cdp_session(self.page)
         self._scripts(allowed=look.javascript)
         self.said: list[str] = []
-        self.streams: list[str] = []
+        self._streams: list[str] = []
         self.source = b""
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
@@ -69,9 +68,14 @@ class Visitor:
 
     def _note(self, request: Any) -> None:
         if request.resource_type == "eventsource":
-            self.streams.append(request.url)
+            self._streams.append(request.headers.get("referer", ""))
+
+    def streams(self) -> int:
+        """How many event streams the present page has asked for."""
+        return self._streams.count(self.page.url)
 
     def open(self, path: str) -> Page:
+        self.said.clear()
         answer = self.page.goto(self.url + path, wait_until="load")
         self.source = answer.body() if answer else b""
         return self.page
@@ -100,7 +104,7 @@ class Visitor:
         return self.page.locator("body").inner_text()
 
     def violations(self) -> list[str]:
-        """What breaks WCAG 2.2 AA on this page, at each size and in each scheme.
+        """What breaks WCAG 2.2 AA on this page: with JavaScript, at each size in each scheme; without, in two.
 
         Axe is evaluated, not added to the page, whose policy allows no such script. It waits for timers, which
         need scripts to be allowed; those of a page without JavaScript were passed over when it was read.
@@ -109,7 +113,8 @@ class Visitor:
         self._scripts(allowed=True)
         self.page.evaluate(AXE.read_text() + ";0")
         found: list[str] = []
-        for device, scheme in product(SIZES, ("light", "dark")):
+        both = list(product(SIZES, ("light", "dark")))
+        for device, scheme in both if self.look.javascript else both[1:3]:
             self.page.set_viewport_size(SIZES[device])
             self.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
             found += [f"{device} {scheme} {one}" for one in self.page.evaluate(RUN_AXE, WCAG)]
