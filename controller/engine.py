@@ -90,16 +90,7 @@ class Engine:
             remember=remember,
             overlay=Overlay(board, replica.name),
         )
-        self.presence = Presence(
-            replica=replica,
-            store=store,
-            killbook=self.killbook,
-            kill_ledger=self.kill_ledger,
-            journal=journal,
-            clock=clock,
-            metrics=metrics,
-            valid_seconds=engine.presence_seconds,
-        )
+        self.presence = self._presence(replica, journal)
         self.recent = Recent()
         self.reconciler = Reconciler(
             owner=owner,
@@ -118,31 +109,54 @@ class Engine:
             chance=chance,
         )
         self.commands = Commands(self.reconciler, settings.groups)
-        self.alerts = AlertReceiver(
+        self.alerts = self._alerts()
+        self.announcer = self._announcer(notifications, channels, chance)
+        self.scheduler = self._scheduler(timers, pace)
+
+    def _presence(self, replica: Replica, journal: Journal) -> Presence:
+        return Presence(
+            replica=replica,
+            store=self.store,
+            killbook=self.killbook,
+            kill_ledger=self.kill_ledger,
+            journal=journal,
+            clock=self._clock,
+            metrics=self.metrics,
+            valid_seconds=self._settings.engine.presence_seconds,
+        )
+
+    def _alerts(self) -> AlertReceiver:
+        return AlertReceiver(
             commands=self.commands,
             killer=self.killer,
             killbook=self.killbook,
             kill_ledger=self.kill_ledger,
-            store=store,
-            clock=clock,
-            metrics=metrics,
+            store=self.store,
+            clock=self._clock,
+            metrics=self.metrics,
         )
-        self.announcer = Announcer(
-            store=store,
+
+    def _announcer(
+        self, notifications: NotificationStore, channels: Mapping[str, Channel], chance: Callable[[], float]
+    ) -> Announcer:
+        return Announcer(
+            store=self.store,
             notifications=notifications,
             channels=channels,
-            clock=clock,
-            metrics=metrics,
+            clock=self._clock,
+            metrics=self.metrics,
             chance=chance,
-            public_url=settings.server.public_url,
+            public_url=self._settings.server.public_url,
         )
-        self.scheduler = Scheduler(
+
+    def _scheduler(self, timers: Timers, pace: Pace) -> Scheduler:
+        return Scheduler(
             reconciler=self.reconciler,
             killer=self.killer,
             presence=self.presence,
             timers=timers,
-            clock=clock,
-            metrics=metrics,
+            clock=self._clock,
+            metrics=self.metrics,
             pace=pace,
         )
 
