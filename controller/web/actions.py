@@ -61,7 +61,7 @@ async def order(site: Served, request: AnyRequest, name: FromPath[str], verb: Fr
     return site.redirect(own_path(form.text("back")) if form.text("back") else f"/r/{name}")
 
 
-@post("/r/{name:str}/pause", status_code=303)
+@post("/r/{name:str}/order/pause", status_code=303)
 async def pause(site: Served, request: AnyRequest, name: FromPath[str]) -> Response[Any]:
     form = await site.form(request)
     await site.engine.commands.pause(name, form.session.actor, reason_of(form))

@@ -30,9 +30,11 @@ from controller.domain.status import (
 )
 from controller.errors import Conflict, NotFound, StoreUnavailable
 from controller.freezebook import FreezeBook
+from controller.kill_selection import KillSelector
 from controller.lastknown import KnownFlag
 from controller.ports import FlagProvider, NotificationStore, Store
 from controller.preview import Observe
+from controller.raised import RaisedBook
 from controller.recent import Recent
 from controller.registrar import Registrar
 from controller.settings import Settings
@@ -168,6 +170,10 @@ class FakeCommands:
                 desired_exposure=one.desired_exposure,
                 observed_exposure=one.observed_exposure,
                 reason=one.reason,
+                owner=one.owner,
+                next_exposure=one.next_exposure,
+                exposed_since=one.exposed_since,
+                waits_for_approval=any(block.code == "approval" for block in one.blocks),
             )
             for one in self.states.values()
         ]
@@ -386,6 +392,7 @@ class FakeEngine:
         self.sdk_keys_reloaded = 0
         self.freezebook = FreezeBook()
         self.triggers = TriggerBook()
+        self.raised = RaisedBook(self.store, self.clock)
 
     def secret_of(
         self, *scopes: Scope, environments: tuple[str, ...] = (), expires_in: float | None = None
@@ -420,6 +427,12 @@ class FakeEngine:
 
     async def sdk_keys_changed(self) -> None:
         self.sdk_keys_reloaded += 1
+
+    @property
+    def kill_selector(self) -> KillSelector:
+        """On the store as it is now: it may have been replaced meanwhile."""
+        self.raised._store = self.store
+        return KillSelector(killbook=self.kills, raised=self.raised, recent=self.recent, store=self.store)
 
     async def triggers_changed(self) -> None:
         self.triggers.load(await self.store.triggers())

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 from typing import Any, cast
 
 import httpx
+from litestar import Litestar
 
-from controller.api import create_app
 from controller.web import Pages
 from tests.api.fake_engine import FakeEngine
 
@@ -103,9 +103,9 @@ class Browser:
 
 @asynccontextmanager
 async def browsing(engine: FakeEngine, address: str = "192.0.2.1") -> AsyncIterator[Browser]:
-    """The whole application in this event loop; errors of the application stay answers."""
+    """The pages alone, in this event loop; errors of the application stay answers."""
     pages = Pages(engine)
-    app = create_app(engine, pages.handlers())
+    app = Litestar(route_handlers=pages.handlers(), openapi_config=None, logging_config=None)
     transport = httpx.ASGITransport(app=cast("Any", app), raise_app_exceptions=False, client=(address, 40_000))
     async with httpx.AsyncClient(transport=transport, base_url="http://rampart.test") as client:
         yield Browser(client, pages)
