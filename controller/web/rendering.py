@@ -15,7 +15,7 @@ from controller.web.words import FILTERS, STATES, VERDICTS
 
 HERE = Path(__file__).parent
 STYLE = "rampart.css"
-SCRIPTS = ("htmx.min.js", "sse.min.js")
+SCRIPTS = ("htmx.min.js", "sse.min.js", "rampart.js")
 MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
 
@@ -36,6 +36,7 @@ class Asset(Struct, frozen=True, kw_only=True):
 def load_assets() -> Mapping[str, Asset]:
     files = [
         *HERE.joinpath("static").glob("*.css"),
+        *HERE.joinpath("static").glob("*.js"),
         *HERE.joinpath("static").glob("*.svg"),
         *HERE.joinpath("static", "vendor").glob("*.js"),
     ]
