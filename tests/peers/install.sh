@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the tests in this directory run against, and leaves no service of it running. May be run again.
 #
-#   From Debian:  prometheus (with promtool), pgbouncer, chromium, and node with npm unless there is one already
+#   From Debian:  prometheus (with promtool), prometheus-alertmanager (with amtool), pgbouncer, chromium, and node with
+#                 npm unless there is one already
 #   From npm:     the SDKs, the build tool and the browser's driver of package.json, into node_modules here;
 #                 an Unleash server (190 MB) into unleash/node_modules, away from what the SDKs' page is built of
 #   From PyPI:    the SDKs of requirements.lock, into .peers/python at the top of the checkout
@@ -19,11 +20,13 @@ PATH="$here/node_modules/.bin:$PATH:/usr/sbin:/sbin"
 missing=""
 lacks() { command -v "$1" >/dev/null || missing="$missing $2"; }
 lacks prometheus prometheus
+# Only Debian calls it that.
+command -v alertmanager >/dev/null || lacks prometheus-alertmanager prometheus-alertmanager
 lacks pgbouncer pgbouncer
 lacks chromium chromium
 lacks node nodejs
 lacks npm npm
-command -v promtool >/dev/null || case "$missing" in *prometheus*) ;; *) missing="$missing prometheus" ;; esac
+command -v promtool >/dev/null || case "$missing " in *" prometheus "*) ;; *) missing="$missing prometheus" ;; esac
 
 if [ -n "$missing" ]; then
   if [ "$(id -u)" = 0 ]; then
@@ -44,8 +47,8 @@ if [ -n "$missing" ]; then
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
 
   # Some packages start a service. The tests start their own, and nobody asked for those to stay.
-  for service in prometheus pgbouncer; do
-    case "$missing" in *"$service"*) ;; *) continue ;; esac
+  for service in prometheus prometheus-alertmanager pgbouncer; do
+    case "$missing " in *" $service "*) ;; *) continue ;; esac
     if [ -d /run/systemd/system ]; then
       $as_root systemctl disable --now "$service"
     elif [ -x "/etc/init.d/$service" ]; then
@@ -74,6 +77,7 @@ if ! cmp -s requirements.lock "$top/.peers/python/installed.lock"; then
 fi
 
 prometheus --version 2>&1 | head -n 1
+{ prometheus-alertmanager --version || alertmanager --version; } 2>&1 | grep -m 1 version
 pgbouncer --version | head -n 1
 chromium --version 2>/dev/null
 echo "Node $(node --version)"
