@@ -125,7 +125,7 @@ class Rampart:
         self.peers = HttpPeers(settings.peers, own=self.replica.name, metrics=self.metrics)
         self.engine = self._engine()
         self.killer, self.killbook = self.engine.killer, self.engine.killbook
-        self.kill_ledger = self.engine.kill_ledger
+        self.kill_ledger, self.kill_selector = self.engine.kill_ledger, self.engine.kill_selector
         self.presence = self.engine.presence
         self.commands, self.alerts = self.engine.commands, self.engine.alerts
         self.recent = self.engine.recent
@@ -223,6 +223,7 @@ class Rampart:
             self.store.recall(known.tokens, known.sdk_keys, known.flags, known.triggers)
             self.tokens.load(known.tokens)
             self.triggers.load(known.triggers)
+            self.engine.raised.recall(known.raised)
             self.sdk_keys.load(known.sdk_keys)
             self.killbook.learn(known.known, self.engine.flags_of(known.flags))
             self.killbook.meet(known.replicas)
@@ -438,6 +439,7 @@ class Rampart:
                 triggers=self.triggers.all(),
                 flags=list(self.board.configs()),
                 known=self.killbook.known(),
+                raised=self.engine.raised.all(),
                 replicas=sorted(self.killbook.others),
             )
             if state == self._saved:

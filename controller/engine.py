@@ -19,6 +19,7 @@ from controller.freezebook import FreezeBook
 from controller.in_flight import InFlight
 from controller.journal import Journal
 from controller.kill_ledger import KillLedger
+from controller.kill_selection import KillSelector
 from controller.killbook import KillBook
 from controller.killer import Killer
 from controller.lastknown import KnownFlag
@@ -34,6 +35,7 @@ from controller.ports import (
     Timers,
 )
 from controller.presence import Presence
+from controller.raised import RaisedBook
 from controller.recent import Recent
 from controller.reconciler import Reconciler
 from controller.scheduler import Pace, Scheduler
@@ -77,6 +79,7 @@ class Engine:
         self.owner, self.store, self.board, self.metrics = owner, store, board, metrics
         self._settings, self._clock, engine = settings, clock, settings.engine
         self.freezebook = FreezeBook()
+        self.raised = RaisedBook(store, clock)
         self.killbook, self.lowering, self.kill_ledger, self.killer = kill_path(
             journal=journal,
             store=store,
@@ -106,7 +109,11 @@ class Engine:
             obstacles=lambda: self.presence.obstacles,
             acknowledge=self.presence.acknowledge,
             freezebook=self.freezebook,
+            raised=self.raised,
             chance=chance,
+        )
+        self.kill_selector = KillSelector(
+            killbook=self.killbook, raised=self.raised, recent=self.recent, store=store
         )
         self.commands = Commands(self.reconciler, settings.groups)
         self.alerts = self._alerts()
@@ -171,6 +178,7 @@ class Engine:
         kills = [held.record for held in self.killbook.in_force()]
         for forgotten in self.board.load(configs, kills, asked_at=asked_at):
             await self._restore(forgotten)
+        await self.raised.read_on()
         await self.board.versions.secure()
         self.reconciler.forget_ended()
         self.metrics.unreadable(Counter(one.kind for one in await self.store.unreadable()))

@@ -10,11 +10,12 @@ from controller.access import Actor, TokenBook
 from controller.domain.alerts import Alert, AlertResult
 from controller.domain.catalogue import KillRecord, PeerAnswer
 from controller.domain.plan import FlagRef
+from controller.domain.selection import KillPreview, Selection
 from controller.domain.status import (
     Check,
     Explanation,
-    KillReceipt,
     KilledAndNot,
+    KillReceipt,
     KillStatus,
     PlanSummary,
     Raises,
@@ -64,6 +65,11 @@ class Killer(Protocol):
 class AlertReceiver(Protocol):
     async def receive(self, alerts: Sequence[Alert], actor: Actor) -> list[AlertResult]:
         """Never raises: what could not be done is among the results, as `unable`."""
+
+
+class KillSelector(Protocol):
+    async def preview(self, selection: Selection, actor: Actor) -> KillPreview:
+        """What an order to kill by labels or by time would hit. From memory when the database is away."""
 
 
 class KillLedger(Protocol):
@@ -123,6 +129,8 @@ class Engine(Protocol):
     def commands(self) -> Commands: ...
     @property
     def killer(self) -> Killer: ...
+    @property
+    def kill_selector(self) -> KillSelector: ...
     @property
     def kill_ledger(self) -> KillLedger: ...
     @property

@@ -15,6 +15,7 @@ from msgspec import Struct
 from controller.domain.alerts import AlertAction, most_allowed
 from controller.domain.catalogue import FlagConfig, SdkKey, Token, Trigger
 from controller.domain.plan import FlagRef, RolloutPlan, Serve
+from controller.domain.selection import Raised
 
 log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ class LastKnown(Struct, frozen=True, kw_only=True):
     triggers: list[Trigger] = []
     flags: list[FlagConfig] = []
     known: list[KnownFlag] = []
+    raised: list[Raised] = []
     replicas: list[str] = []
 
 

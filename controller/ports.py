@@ -35,6 +35,7 @@ from controller.domain.notification import Backlog, DeadLetter, Letters, Owed, S
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
+from controller.domain.selection import Raised
 from controller.domain.tally import Counted, Delivery, Watch
 
 
@@ -185,8 +186,8 @@ class Store(Protocol):
 
         Guarded by run version, by lease epoch and owner (when given) and, for a raise, by the flag's kill epoch,
         the presence of every registered replica, and that no freeze holds that is newer than those it was decided
-        with, in the same statement. Raises Conflict, StaleLease, KillInForce or RaisesBlocked; nothing has happened then. After StoreUnavailable the outcome is unknown:
-        ask `committed`.
+        with, in the same statement. Raises Conflict, StaleLease, KillInForce or RaisesBlocked; nothing has
+        happened then. After StoreUnavailable the outcome is unknown: ask `committed`.
         """
 
     async def check_raise(self, run: Run, lease_epoch: int, owner: str) -> None:
@@ -271,6 +272,9 @@ class Store(Protocol):
         self, *, after: int = 0, limit: int = 1000, run: str | None = None, newest_first: bool = False
     ) -> Sequence[AuditRow]: ...
     async def audit_head(self) -> tuple[int, bytes]: ...
+    async def raises_after(self, sequence: int) -> tuple[int, Sequence[Raised]]:
+        """What was raised after that row, oldest first, and the present last row. Not all of a long history."""
+
     async def unannounced(self, limit: int) -> Sequence[tuple[int, AuditEntry]]:
         """The oldest that `NotificationStore.take` was not called for."""
 

@@ -37,6 +37,7 @@ from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import RolloutPlan
 from controller.domain.quarantine import quarantined
 from controller.domain.rollout import FREEZABLE, RAISING, Observations, Run, Seen
+from controller.domain.selection import Raised
 from controller.errors import (
     Conflict,
     KillInForce,
@@ -53,6 +54,7 @@ from controller.killbook import KillBook
 from controller.killer import Killer
 from controller.lookout import Looked, Lookout, in_turns
 from controller.ports import Clock, FlagProvider, MetricSource, Store
+from controller.raised import RaisedBook
 from controller.recent import Recent
 from controller.settings import EngineSettings
 from controller.telemetry import Metrics, without_secrets
@@ -89,6 +91,10 @@ def _rises(run: Run) -> bool:
     return run.exposure > (run.confirmed_exposure or 0) or (run.audience and not run.confirmed_audience)
 
 
+def _as_raised(after: Run, action: str, now: datetime) -> Raised:
+    return Raised(flag=after.flag, plan=after.plan, run=after.id, action=action, at=now, exposure=after.exposure)
+
+
 class Reconciler:
     """Holds no truth: everything it knows of a run was claimed from the store a moment ago."""
 
@@ -108,6 +114,7 @@ class Reconciler:
         obstacles: Callable[[], tuple[str, ...]],
         acknowledge: Callable[[str], None],
         freezebook: FreezeBook,
+        raised: RaisedBook,
         chance: Callable[[], float],
     ) -> None:
         """`obstacles` say why the database lets nothing rise just now; `acknowledge` is told what it recorded."""
@@ -123,6 +130,7 @@ class Reconciler:
         self._obstacles = obstacles
         self._acknowledge = acknowledge
         self._freezebook = freezebook
+        self._raised = raised
         self.lookout = Lookout(
             sources=sources, providers=providers, clock=clock, metrics=metrics, settings=settings, chance=chance
         )
@@ -307,9 +315,7 @@ class Reconciler:
     def _freezes(self, run: Run, plan: RolloutPlan) -> tuple[OrganisationFreeze, ...]:
         """By the labels of the plan as the run follows it, and as it stands now."""
         newest = [known.labels for known in self.killbook.plans_of(run.flag)]
-        return self._freezebook.covering(
-            run.flag.environment, plan.metadata.labels, *newest, now=self.clock.now()
-        )
+        return self._freezebook.covering(run.flag.environment, plan.metadata.labels, *newest, now=self.clock.now())
 
     def _too_old(self, looked: Looked, every: float) -> bool:
         return self.clock.monotonic() - looked.asked_at > STALE_POLLS * every
@@ -370,6 +376,8 @@ class Reconciler:
             observations=observations_after(decision, observations, changed=anew, version=after.version),
         )
         await self._commit(move)
+        if move.raises:
+            self._raised.note(_as_raised(after, decision.action, now))
         self._acknowledge(entry.id)
         log.info("decided", run=run.id, action=decision.action, cause=decision.cause, reason=decision.text)
         self._metrics.decision(run.plan, run.flag.environment, decision.action, decision.cause)

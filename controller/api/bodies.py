@@ -16,6 +16,14 @@ from controller.domain.status import KillReceipt
 Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00]*$")]
 
 
+LocalTime = Annotated[
+    str, Meta(pattern=LOCAL_TIME_PATTERN, description="a local day and time, as in 2026-11-26T00:00")
+]
+Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Labels = Annotated[dict[Label, Label], Meta(max_length=MOST_LABELS)]
+Reason = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+
+
 class Body(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
@@ -58,18 +66,21 @@ class KillBody(Body, frozen=True):
     provider: Name | None = None
 
 
+class KillSeveralBody(Body, frozen=True):
+    """Either `flags`, as a preview named them, or what selects them: `labels`, `raised_within`, or both."""
+
+    reason: Text = ""
+    flags: Annotated[list[FlagRef], Meta(max_length=5000)] = []
+    labels: Labels = {}
+    raised_within: Duration | None = None
+    environment: Name | None = None
+    provider: Name | None = None
+
+
 class ResetBody(Body, frozen=True):
     kill_ids: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(min_length=1, max_length=1000)]
     note: Text = ""
     provider: Name | None = None
-
-
-LocalTime = Annotated[
-    str, Meta(pattern=LOCAL_TIME_PATTERN, description="a local day and time, as in 2026-11-26T00:00")
-]
-Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-Labels = Annotated[dict[Label, Label], Meta(max_length=MOST_LABELS)]
-Reason = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
 
 
 class FreezeBody(Body, frozen=True):
@@ -231,6 +242,7 @@ REQUEST_BODIES = (
     CompareBody,
     ManifestsBody,
     KillBody,
+    KillSeveralBody,
     ResetBody,
     FreezeBody,
     LiftBody,

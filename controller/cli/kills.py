@@ -8,11 +8,22 @@ from msgspec import Struct
 
 from controller.cli.connection import Answer, Connection, Unreachable
 from controller.cli.exits import Exit, Failure
-from controller.cli.options import output_option, server_option
-from controller.cli.screens import kill_lines, kill_text, receipt_lines
-from controller.cli.terminal import asked, confirmed, on_terminal, present, require_terminal_or, say, show
+from controller.cli.options import DurationType, SelectorType, output_option, server_option
+from controller.cli.screens import day_and_clock, kill_lines, kill_text, receipt_lines
+from controller.cli.terminal import (
+    asked,
+    confirmed,
+    counted,
+    on_terminal,
+    present,
+    require_terminal_or,
+    say,
+    show,
+    table,
+)
 from controller.domain.quantities import exposure_text
-from controller.domain.status import KillReceipt, KillStatus, RunStatus
+from controller.domain.selection import KillPreview
+from controller.domain.status import KilledAndNot, KillReceipt, KillStatus, RunStatus
 
 PREVIEW_SECONDS = 1.0
 SENT = "the kill was sent, but it is not known whether it was accepted: send it again, twice does no harm"
@@ -28,7 +39,19 @@ def _flag_path(name: str, environment: str | None, verb: str) -> list[str]:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option(
+    "--selector",
+    "labels",
+    metavar="LABEL=VALUE,…",
+    type=SelectorType(),
+    help="Instead of NAME: the flags of all plans with all of these labels.",
+)
+@click.option(
+    "--raised-within",
+    metavar="DURATION",
+    help="Instead of NAME: what was raised in that time, as in 30m, up to 24h. With --selector: what fits both.",
+)
 @click.option("--environment", metavar="NAME", help="Only there. Default: wherever the flag is known.")
 @click.option("--provider", metavar="NAME", help="Only at this provider. Default: at all of them.")
 @click.option("-m", "--message", "reason", metavar="REASON", default="", help="Why; everybody will read it.")
@@ -37,7 +60,9 @@ def _flag_path(name: str, environment: str | None, verb: str) -> list[str]:
 @server_option
 @output_option
 def kill(
-    name: str,
+    name: str | None,
+    labels: dict[str, str] | None,
+    raised_within: str | None,
     environment: str | None,
     provider: str | None,
     reason: str,
@@ -52,10 +77,22 @@ def kill(
     even while the flag's provider is down: then it is shown as unconfirmed and retried without end. Exits with 0
     once it is accepted. On a terminal it asks once; without one it needs a REASON.
 
+    Instead of NAME, --selector and --raised-within kill several flags at once. What is hit is shown first, with
+    its exposure and its owner. Exits with 4 when some were refused; the others are killed all the same.
+
     \b
     Example:
       rampart kill checkout-v2 -m "INC-4821 5xx at checkout"
+      rampart kill --raised-within 30m --environment production --dry-run
+      rampart kill --selector tier=1,team=checkout --yes -m "INC-4821 payments are down"
     """
+    if labels or raised_within:
+        if name:
+            raise Failure("name one flag, or select several: not both", Exit.USAGE)
+        selection = _selection(labels, raised_within, environment, provider)
+        return _kill_several(selection, reason, yes=yes, dry_run=dry_run, server=server, output=output)
+    if not name:
+        raise Failure("name a flag or a plan, or select several: --selector or --raised-within", Exit.USAGE)
     if dry_run:
         show([_preview(server, name, environment)])
         return Exit.OK
@@ -74,6 +111,72 @@ def kill(
     return Exit.OK
 
 
+def _selection(
+    labels: dict[str, str] | None, raised_within: str | None, environment: str | None, provider: str | None
+) -> dict[str, Any]:
+    if raised_within is not None:
+        DurationType().convert(raised_within, None, None)
+    given = {"labels": labels, "raised_within": raised_within, "environment": environment, "provider": provider}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _kill_several(
+    selection: dict[str, Any], reason: str, *, yes: bool, dry_run: bool, server: Connection, output: str
+) -> int:
+    require_terminal_or(dry_run or bool(reason), 'a kill needs its reason: rampart kill … -m "why"')
+    found = _selected(server, selection)
+    (show if dry_run else _say_all)(selected_lines(found))
+    if dry_run:
+        return Exit.OK
+    if not found.targets:
+        raise Failure("nothing was killed: no flag fits that is not killed already", Exit.FINDING)
+    if not (reason and (yes or not on_terminal())):
+        reason = _reason_for(reason)
+    body = {"reason": reason, "flags": [one.flag for one in found.targets]}
+    answer = _posted(server, ["kills"], body)
+    done = present(answer, output, KilledAndNot, _several_lines)
+    if output == "text":
+        say(f"{counted(len(done.kills), 'flag')} killed; each stays off until it is reset: rampart reset NAME")
+    return Exit.REFUSED if done.refused else Exit.OK
+
+
+def _say_all(lines: Sequence[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _selected(server: Connection, selection: dict[str, Any]) -> KillPreview:
+    try:
+        return server.post("kills", "preview", body=selection).decode(KillPreview)
+    except Unreachable as failure:
+        failure.hint = NOT_SENT
+        raise
+
+
+def selected_lines(found: KillPreview) -> list[str]:
+    rows = [
+        [
+            str(one.flag),
+            "unknown" if one.exposure is None else exposure_text(one.exposure),
+            one.phase or "–",
+            one.owner or "–",
+            day_and_clock(one.raised_at) if one.raised_at else "–",
+            "" if one.allowed else "this token may not kill it",
+        ]
+        for one in found.targets
+    ]
+    lines = table(("WOULD BE KILLED", "EXPOSURE", "RUN", "OWNER", "RAISED", ""), rows) if rows else []
+    if not rows:
+        lines.append("no flag fits that is not killed already")
+    if found.killed:
+        lines.append(f"killed already: {', '.join(str(one.flag) for one in found.killed)}")
+    return [*lines, *(f"careful: {doubt}" for doubt in found.doubts)]
+
+
+def _several_lines(done: KilledAndNot) -> list[str]:
+    return [*receipt_lines(done.kills), *(f"NOT KILLED {one.flag}: {one.why}" for one in done.refused)]
+
+
 def _unconfirmed_plans(receipts: Sequence[KillReceipt]) -> list[str]:
     return sorted({_plan_of(one.run) for one in receipts if one.run and one.confirmed_at is None})
 
@@ -83,16 +186,24 @@ def _plan_of(run: str) -> str:
 
 
 def _sent(server: Connection, name: str, environment: str | None, body: dict[str, Any]) -> Answer:
+    return _posted(server, _flag_path(name, environment, "kill"), body)
+
+
+def _posted(server: Connection, path: Sequence[str], body: dict[str, Any]) -> Answer:
     try:
-        return server.post(*_flag_path(name, environment, "kill"), body=body)
+        return server.post(*path, body=body)
     except Unreachable as failure:
         failure.hint = SENT if failure.sent else NOT_SENT
         raise
 
 
 def _asked_reason(server: Connection, name: str, environment: str | None, reason: str) -> str:
-    """Exactly one question: yes or no when the reason is known, otherwise the reason itself."""
     say(_preview(server, name, environment))
+    return _reason_for(reason)
+
+
+def _reason_for(reason: str) -> str:
+    """Exactly one question: yes or no when the reason is known, otherwise the reason itself."""
     if reason:
         if not confirmed("Continue?"):
             raise Failure("nothing was killed", Exit.FINDING)

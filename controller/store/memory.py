@@ -36,7 +36,8 @@ from controller.domain.catalogue import (
 from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
-from controller.domain.rollout import Observations, Run, ended_by_kill, transition
+from controller.domain.rollout import RAISING, Observations, Run, ended_by_kill, transition
+from controller.domain.selection import Raised
 from controller.errors import Conflict, FreezeBegan, KillInForce, NotFound, RaisesBlocked, StaleLease
 
 FURTHEST_SECONDS = 15 * 60.0
@@ -515,6 +516,11 @@ class MemoryStore:
         rows = [row for row in self.chain if row.sequence > after and (run is None or _entry(row).run == run)]
         return (rows[::-1] if newest_first else rows)[:limit]
 
+    async def raises_after(self, sequence: int) -> tuple[int, Sequence[Raised]]:
+        entries = [_entry(row) for row in self.chain[sequence:]]
+        rising = [(one, one.run) for one in entries if one.action in RAISING and one.run is not None]
+        return len(self.chain), [_raised(one, self.rows[run].run) for one, run in rising]
+
     async def audit_head(self) -> tuple[int, bytes]:
         return (self.chain[-1].sequence, self.chain[-1].hash) if self.chain else (0, GENESIS_HASH)
 
@@ -557,6 +563,11 @@ def _pick(revisions: Sequence[Revision], revision: int | None) -> Revision | Non
 
 def _entry(row: AuditRow) -> AuditEntry:
     return msgspec.json.decode(row.body, type=AuditEntry)
+
+
+def _raised(entry: AuditEntry, run: Run) -> Raised:
+    exposure = entry.details.get("to", {}).get("exposure")
+    return Raised(flag=run.flag, plan=run.plan, run=run.id, action=entry.action, at=entry.at, exposure=exposure)
 
 
 def _come(at: float, now: float) -> bool:

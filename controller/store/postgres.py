@@ -36,6 +36,7 @@ from controller.domain.freezes import OrganisationFreeze
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run, ended_by_kill, transition
+from controller.domain.selection import Raised
 from controller.errors import Conflict, FreezeBegan, KillInForce, NotFound, RaisesBlocked, Refused, StaleLease
 from controller.store import rows
 from controller.store.connections import Connection, Connections
@@ -46,6 +47,7 @@ from controller.store.queries import SQL
 PLAN = "RolloutPlan"
 POLICY = "GuardrailPolicy"
 UNREADABLE_RETRY_SECONDS = 60.0
+RAISES_LOOKED_THROUGH = 20_000
 HEAD_LOST = "the audit log has lost its head row; restore the database from a backup"
 
 T = TypeVar("T")
@@ -480,6 +482,12 @@ class PostgresStore:
         if row is None:
             raise NotFound(HEAD_LOST)
         return row["sequence"], row["hash"]
+
+    async def raises_after(self, sequence: int) -> tuple[int, Sequence[Raised]]:
+        found = await self._database.fetch(SQL["raises_after"], sequence, RAISES_LOOKED_THROUGH)
+        if not found:
+            raise NotFound(HEAD_LOST)
+        return found[0]["head"], [rows.raised(row) for row in found if row["run"] is not None]
 
     async def unannounced(self, limit: int) -> Sequence[tuple[int, AuditEntry]]:
         found = await self._database.fetch(SQL["unannounced"], limit)

@@ -394,6 +394,17 @@ SELECT sequence, previous, hash, body FROM audit
 WHERE sequence > $1 AND ($3::text IS NULL OR run = $3)
 ORDER BY sequence DESC LIMIT $2
 
+-- name: raises_after
+-- What was raised after a row of the audit log, and where that ends now. A body begins with its action. Of a long
+-- log only the last $2 rows are looked through.
+SELECT h.sequence AS head, r.provider, r.environment, r.key, r.plan, a.run, a.body::json ->> 'action' AS action,
+    (a.body::json ->> 'at')::timestamptz AS at, (a.body::json #>> '{details,to,exposure}')::integer AS exposure
+FROM audit_head h
+LEFT JOIN (audit a JOIN runs r ON r.id = a.run)
+    ON a.sequence > greatest($1::bigint, h.sequence - $2::bigint)
+    AND substr(a.body, 1, 24) ~ '^\{"action":"(start|advance|resume|take_over)"'
+ORDER BY a.sequence
+
 -- name: audit_head
 -- The last link of the chain.
 SELECT sequence, hash FROM audit_head

@@ -23,6 +23,7 @@ from controller.domain.catalogue import (
 from controller.domain.plan import FlagRef, RolloutPlan
 from controller.domain.policy import GuardrailPolicy
 from controller.domain.rollout import Observations, Run
+from controller.domain.selection import Raised
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -131,6 +132,17 @@ def _absent(row: Row) -> tuple[Absent, ...]:
 
 def _barriers(row: Row) -> tuple[Barrier, ...]:
     return tuple(decode(Barrier, text) for text in row["barriers"])
+
+
+def raised(row: Row) -> Raised:
+    return Raised(
+        flag=FlagRef(provider=row["provider"], environment=row["environment"], key=row["key"]),
+        plan=row["plan"],
+        run=row["run"],
+        action=row["action"],
+        at=row["at"],
+        exposure=row["exposure"],
+    )
 
 
 def audit_row(row: Row) -> AuditRow:

@@ -14,6 +14,7 @@ from controller.api.bodies import (
     CompareBody,
     FreezeBody,
     KillBody,
+    KillSeveralBody,
     LettersBody,
     LiftBody,
     ManifestsBody,
@@ -71,6 +72,8 @@ def body_type(path: str) -> type[Struct]:
             return ManifestsBody
         case ["manifests", "compare"]:
             return CompareBody
+        case ["kills"] | ["kills", "preview"]:
+            return KillSeveralBody
         case ["triggers"]:
             return TriggerBody
         case ["freezes"]:

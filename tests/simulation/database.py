@@ -20,6 +20,7 @@ READS = frozenset(
         "plan", "plans", "policy", "policies", "run", "latest_run", "latest_runs", "check_raise", "committed",
         "active_kills", "reset_among", "tokens", "sdk_keys", "flag_configs", "flag_config", "audit", "audit_head",
         "unannounced", "freezes", "latest_freezes", "triggers",
+        "raises_after",
     }
 )  # fmt: skip
 
