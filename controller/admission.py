@@ -1,13 +1,19 @@
-"""How much is let in at a time, and how long a body may take. The kill routes have a budget of their own."""
+"""How much is let in at a time, and how long clients may take. The kill routes have a budget of their own."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from litestar.exceptions import HTTPException, ServiceUnavailableException
-from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send, WebSocketReceiveMessage
+from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send, WebSocketReceiveMessage
 
 BODY_WITHIN_SECONDS = 10.0
 MAX_BODY_BYTES = 1024 * 1024
+READ_WITHIN_SECONDS = 30.0
+"""How long a client may leave what is sent to it unread."""
+
+CUT_OFF = "rampart.cut_off"
+"""The extension of ASGI by which our connections are cut off."""
 
 
 class BodyTooSlow(HTTPException):
@@ -57,3 +63,27 @@ def _hurried(receive: Receive) -> Receive:
         return message
 
     return hurried
+
+
+def read_in_time(app: ASGIApp) -> ASGIApp:
+    """For streams: who does not read what is sent is cut off, and takes no place any more."""
+
+    async def cutting(scope: Scope, receive: Receive, send: Send) -> None:
+        async def hurried(message: Message) -> None:
+            try:
+                async with asyncio.timeout(READ_WITHIN_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                cut_off(scope)
+                raise
+
+        await app(scope, receive, hurried)
+
+    return cutting
+
+
+def cut_off(scope: Scope) -> None:
+    """Closing would wait until the client has read what was sent; one that never reads would stay for ever."""
+    extensions: Mapping[str, Any] = scope.get("extensions") or {}
+    if CUT_OFF in extensions:
+        extensions[CUT_OFF]["now"]()

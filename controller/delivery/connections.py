@@ -1,13 +1,10 @@
 """uvicorn's connections, with what ASGI leaves out: requests may cut theirs off, and their heads have an end."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from httptools import HttpParserError
-from litestar.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-CUT_OFF = "rampart.cut_off"
+from controller.admission import CUT_OFF
+
 MAX_HEAD_BYTES = 128 * 1024
 """Of address and headers together. The largest context in an address takes 88 KB."""
 
@@ -31,10 +28,3 @@ class Connection(HttpToolsProtocol):
         self._room -= size
         if self._room < 0:
             raise HttpParserError("the head of the request is too large")
-
-
-def cut_off(scope: Scope) -> None:
-    """Closing would wait until the client has read what was sent; one that never reads would stay for ever."""
-    extensions: Mapping[str, Any] = scope.get("extensions") or {}
-    if CUT_OFF in extensions:
-        extensions[CUT_OFF]["now"]()

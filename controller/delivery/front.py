@@ -10,8 +10,8 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from controller.admission import cut_off
 from controller.delivery.answers import TEXT, answer
-from controller.delivery.connections import cut_off
 from controller.delivery.entrance import Endpoint
 
 log = structlog.get_logger()

@@ -9,8 +9,8 @@ from typing import Protocol
 import structlog
 from litestar.types import Receive, Scope, Send
 
+from controller.admission import cut_off
 from controller.delivery.answers import answer, busy, part
-from controller.delivery.connections import cut_off
 from controller.ports import Clock
 
 log = structlog.get_logger()

@@ -66,16 +66,22 @@ class Topic:
 
     async def _go_on(self) -> None:
         while True:
-            try:
-                parts = (await self._look()).parts
-            except RampartError as error:
-                log.info("page_not_renewed", error=str(error))
-                parts = {}
+            parts = await self._parts()
             changed = {name: part for name, part in parts.items() if self._shown.get(name) != part}
             self._shown |= changed
             for reader in self.readers:
                 reader.offer(changed)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _parts(self) -> Parts:
+        """None of them when they cannot be had now: the page stays as it is, and it is tried again."""
+        try:
+            return (await self._look()).parts
+        except RampartError as error:
+            log.info("page_not_renewed", error=str(error))
+        except Exception as error:
+            log.exception("page_not_renewed", error=f"{type(error).__name__}: {error}")
+        return {}
 
 
 class Live:

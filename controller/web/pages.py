@@ -225,5 +225,3 @@ async def asset(site: Served, version: FromPath[str], name: FromPath[str]) -> Re
 HANDLERS = [login, log_in, log_out, rollouts, rollout, phone, order_form, approvals]
 STOPPING = [kill_form, killed, pause_form]
 """On the way to a kill or a pause."""
-
-UNBUDGETED = [stream, asset]

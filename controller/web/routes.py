@@ -8,7 +8,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ControllerRouterHandler
 
 from controller import errors
-from controller.admission import budget_of
+from controller.admission import budget_of, read_in_time
 from controller.web import actions, pages, raised
 from controller.web.pages import AnyRequest
 from controller.web.site import Site
@@ -59,7 +59,8 @@ class Pages(Site):
                 middleware=[stopping],
                 **shared,
             ),
-            Router("/", route_handlers=pages.UNBUDGETED, **shared),
+            Router("/", route_handlers=[pages.stream], middleware=[read_in_time], **shared),
+            Router("/", route_handlers=[pages.asset], **shared),
         ]
 
     def close(self) -> None:

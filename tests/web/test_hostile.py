@@ -12,11 +12,57 @@ from tests.support.statuses import make_rule, make_status
 from tests.web.browser import Browser, Document, browsing
 
 PAGES = ["/", "/r/checkout-v2", "/rollouts/checkout-v2", "/approvals", "/raised", "/r/checkout-v2/order/approve"]
-OURS = set(
-    "html head meta title link script body a header nav form input span button main footer h1 h2 section p strong "
-    "ul ol li time dl div dt dd svg rect line polyline select option label noscript table thead tbody tr th td "
-    "progress article code pre fieldset legend".split()
-)
+OURS = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "link",
+    "script",
+    "body",
+    "a",
+    "header",
+    "nav",
+    "form",
+    "input",
+    "span",
+    "button",
+    "main",
+    "footer",
+    "h1",
+    "h2",
+    "section",
+    "p",
+    "strong",
+    "ul",
+    "ol",
+    "li",
+    "time",
+    "dl",
+    "div",
+    "dt",
+    "dd",
+    "svg",
+    "rect",
+    "line",
+    "polyline",
+    "select",
+    "option",
+    "label",
+    "noscript",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "progress",
+    "article",
+    "code",
+    "pre",
+    "fieldset",
+    "legend",
+}
 MARK = "h0st1le"
 hostile = st.one_of(
     st.sampled_from(
