@@ -50,6 +50,7 @@ class Announcer:
         self._notifications = notifications
         self._metrics = metrics
         self._recipients = Recipients(store, channels, public_url)
+        self._finishing = False
         self._lanes = {
             name: Lane(name, channel, notifications=notifications, clock=clock, metrics=metrics, chance=chance)
             for name, channel in channels.items()
@@ -63,6 +64,8 @@ class Announcer:
         await self._take()
         backlog = await self._bounded(await self._notifications.backlog())
         self._metrics.notifications_left(backlog, self._lanes)
+        if self._finishing:
+            return
         tasks = [
             self._lanes[one.channel].go_on(until) for one in backlog if one.waiting and one.channel in self._lanes
         ]
@@ -78,6 +81,7 @@ class Announcer:
 
     async def finish(self) -> None:
         """What is on its way may arrive, for a moment. What was not taken is told by others, or after a start."""
+        self._finishing = True
         await asyncio.gather(*(lane.finish(GRACE_SECONDS) for lane in self._lanes.values()))
 
     async def close(self) -> None:
