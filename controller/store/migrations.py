@@ -23,7 +23,7 @@ CONNECT_SECONDS = 10.0
 ADVISORY_LOCK = 7_262_670_123
 
 BOOKKEEPING = """
-CREATE TABLE IF NOT EXISTS migrations (
+CREATE TABLE migrations (
     name text PRIMARY KEY,
     checksum text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -131,7 +131,9 @@ async def _apply(
     """Adds its name to `applied` when it was missing. False: it must wait, as those in `waiting` do."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_LOCK)
-        await connection.execute(BOOKKEEPING)
+        # Even IF NOT EXISTS asks for the right to create, which replicas need not have.
+        if await connection.fetchval("SELECT to_regclass('migrations')") is None:
+            await connection.execute(BOOKKEEPING)
         known = await connection.fetchval("SELECT checksum FROM migrations WHERE name = $1", migration.name)
         if known is not None and known != migration.checksum:
             raise RampartError(

@@ -43,6 +43,19 @@ async def test_two_starts_bring_an_empty_database_to_the_present_schema(empty: s
     assert sorted(first + second) == [each.name for each in load(directory())]
 
 
+async def test_a_role_that_may_not_change_the_schema_finds_it_up_to_date(empty: str) -> None:
+    await migrate(empty)
+    owner = await asyncpg.connect(empty)
+    await owner.execute("CREATE ROLE replica_without_rights LOGIN")
+    try:
+        await owner.execute("GRANT SELECT ON migrations TO replica_without_rights")
+        at = empty.index("://") + 3
+        assert await migrate(f"{empty[:at]}replica_without_rights{empty[empty.index('@') :]}") == []
+    finally:
+        await owner.execute("DROP OWNED BY replica_without_rights; DROP ROLE replica_without_rights")
+        await owner.close()
+
+
 TWO = {
     "0001_pre_replicas.sql": "CREATE TABLE replicas (name text, version text); CREATE TABLE t (old int)",
     "0002_pre_column.sql": "ALTER TABLE t ADD COLUMN new int",
