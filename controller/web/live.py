@@ -4,7 +4,7 @@ Bounded: so many streams, and of each reader only the newest of every part is ke
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
@@ -30,7 +30,7 @@ class Reading:
         self._there = asyncio.Event()
         self.ended = False
 
-    def offer(self, changed: Parts) -> None:
+    def offer(self, changed: Mapping[str, str]) -> None:
         self._waiting |= changed
         if changed:
             self._there.set()
@@ -113,7 +113,9 @@ class Live:
                 if self._topics.get(topic) is found:
                     del self._topics[topic]
 
-    async def frames(self, topic: str, look: Look, seen: str, live: Callable[[], bool]) -> AsyncIterator[bytes]:
+    async def frames(
+        self, topic: str, look: Look, seen: str, live: Callable[[], bool]
+    ) -> AsyncGenerator[bytes, None]:
         """`seen` is the digest of what the page shows already. Ends once `live` says that the session did."""
         known = set(seen.split("."))
         with self.reading(topic, look) as reader:

@@ -3,7 +3,7 @@
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 import structlog
@@ -215,7 +215,7 @@ class Site:
 
 async def fields_of(request: Request[Any, Any, Any]) -> dict[str, list[str]]:
     """Raises Invalid."""
-    body = cast("bytes", await request.body())
+    body = await request.body()
     try:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError as error:

@@ -1,5 +1,7 @@
 """Whatever people, programs and vendors write shows up as text, and nothing secret shows up at all."""
 
+import hashlib
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from msgspec.structs import replace
 
 from controller.domain.audit import AuditEntry
 from controller.domain.rollout import Block
+from controller.web.rendering import HERE
 from tests.api.fake_engine import START, FakeEngine
 from tests.support.statuses import make_rule, make_status
 from tests.web.browser import Browser, Document, browsing
@@ -172,3 +175,14 @@ async def test_a_fault_inside_is_a_page_that_shows_nothing_of_it(engine: FakeEng
     assert page.status == 500
     assert "rampart_secret" not in page.document.source
     assert "incident" in page.text
+
+
+def test_what_is_not_ours_is_what_it_is_said_to_be() -> None:
+    vendor = HERE / "static" / "vendor"
+    said = (vendor / "README.md").read_text()
+    scripts = sorted(vendor.glob("*.js"))
+
+    assert len(scripts) == 2
+    for script in scripts:
+        assert f"`{script.name}`" in said
+        assert hashlib.sha256(script.read_bytes()).hexdigest() in said
