@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -462,8 +462,8 @@ class Rampart:
             reasons.append(self._schema_problem)
         return reasons
 
-    def metrics_text(self) -> bytes:
-        return self.metrics.render()
+    def metrics_pieces(self) -> Iterator[bytes]:
+        return self.metrics.pieces()
 
 
 async def _collect() -> None:

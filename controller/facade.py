@@ -1,6 +1,6 @@
 """What the doors for people and programs ask of the engine: the composition root hands over who answers to it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from litestar.di import NamedDependency
@@ -160,6 +160,7 @@ class Engine(Protocol):
     @property
     def recent(self) -> Recent:
         """What was seen last of each run, for when the database does not answer."""
+
     @property
     def session_key(self) -> bytes:
         """What sessions of people are sealed with; never in the database."""
@@ -167,8 +168,8 @@ class Engine(Protocol):
     def readiness(self) -> Sequence[str]:
         """Why this replica is not ready; empty when it is."""
 
-    def metrics_text(self) -> bytes:
-        """Our own series in the Prometheus text format."""
+    def metrics_pieces(self) -> Iterator[bytes]:
+        """Our own series in the Prometheus text format, in pieces that take some milliseconds each."""
 
     async def tokens_changed(self) -> None:
         """Reload the tokens into memory after a write."""

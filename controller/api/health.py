@@ -1,10 +1,13 @@
 """What machines ask: is the loop alive, is this replica ready, its series, its version; and `doctor`."""
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any
 
 from litestar import Request, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
+from litestar.response import Stream
 
 from controller import __version__
 from controller.api.authentication import needs
@@ -49,10 +52,17 @@ def metrics_handler(**access: Any) -> Any:
         tags=["health"],
         **access,
     )
-    async def metrics(engine: Served) -> bytes:
-        return engine.metrics_text()
+    async def metrics(engine: Served) -> Stream:
+        return Stream(_in_turns(engine.metrics_pieces()), media_type=METRICS_MEDIA_TYPE)
 
     return metrics
+
+
+async def _in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """A thousand rollouts have megabytes of series: kills and streams come first, between every two pieces."""
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
 
 
 @get("/version", summary="The version of this server")

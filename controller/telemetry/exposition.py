@@ -5,7 +5,7 @@ most of a second.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 from prometheus_client.utils import floatToGoString
@@ -55,11 +55,11 @@ class RunPages:
     def drop(self, run_id: str) -> None:
         self._pages.pop(run_id, None)
 
-    def render(self) -> str:
-        if not self._pages:
-            return ""
-        columns = zip(*self._pages.values(), strict=True)
-        return "".join(f.head + "".join(column) for f, column in zip(self._families, columns, strict=True))
+    def pieces(self) -> Iterator[str]:
+        """One family after the other. Runs may come and go between two pieces, never within one."""
+        for index, family in enumerate(self._families):
+            if self._pages:
+                yield family.head + "".join([page[index] for page in self._pages.values()])
 
 
 class Counts:

@@ -1,7 +1,7 @@
 """Rampart's own Prometheus series. Every name is here or in `runs`; docs/metrics.md explains them."""
 
 import platform
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from typing import get_args
 
@@ -369,17 +369,19 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything, in the Prometheus text format."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """The same, each family whole in one piece of some milliseconds, for whoever must not stop for longer."""
         forgotten = self._latest_tick - FORGET_RUN_AFTER_SECONDS
         for run_id in [run_id for run_id, at in self._seen_at.items() if at < forgotten]:
             self.run_ended(run_id)
         self._runs_shown.set(len(self._runs))
         self._quarantines.set(len(self._quarantined))
         self._approvals.set(len(self._waiting))
-        rest = (
-            self._decisions.render()
-            + self._failed_ticks.render()
-            + self._killed.render()
-            + self._quarantined.render()
-            + self._runs.render()
-        )
-        return generate_latest(self.registry) + rest.encode()
+        yield generate_latest(self.registry)
+        for part in (self._decisions, self._failed_ticks, self._killed):
+            yield part.render().encode()
+        for pages in (self._quarantined, self._runs):
+            for piece in pages.pieces():
+                yield piece.encode()

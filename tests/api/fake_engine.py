@@ -1,6 +1,6 @@
 """An engine for tests of the API: it obeys `controller/api/engine.py` and keeps a world to look at."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -419,8 +419,8 @@ class FakeEngine:
     def readiness(self) -> list[str]:
         return self.not_ready
 
-    def metrics_text(self) -> bytes:
-        return b"rampart_build_info 1\n"
+    def metrics_pieces(self) -> Iterator[bytes]:
+        yield b"rampart_build_info 1\n"
 
     async def tokens_changed(self) -> None:
         self.tokens.load([*await self.store.tokens(), *self.minted.values()])

@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from controller.domain.plan import FlagRef
 from controller.domain.status import ApprovalStatus
@@ -192,3 +193,18 @@ def test_labels_hold_names_of_settings_and_plans_and_words_of_closed_sets_only()
     metrics.kills_in_force(lambda: [killed("checkout-v2")])
     text = metrics.render().decode()
     assert not [word for word in ("dana", "INC-4821", "kill-") if word in text]
+
+
+def test_a_run_that_ends_while_its_series_are_read_leaves_no_half_line_and_no_family_twice() -> None:
+    metrics = Metrics()
+    for number in range(3):
+        metrics.run_seen(make_status(f"plan-{number}#1"))
+    text = b""
+    for count, piece in enumerate(metrics.pieces()):
+        text += piece
+        metrics.run_ended(f"plan-{count - 5}#1")
+    lines = text.decode().splitlines()
+    announced = [line for line in lines if line.startswith("# TYPE")]
+    assert len(announced) == len(set(announced))
+    assert list(text_string_to_metric_families(text.decode()))
+    assert text.endswith(b"\n")
