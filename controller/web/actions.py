@@ -7,40 +7,36 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
 from controller.access import Actor
-from controller.domain.status import KillReceipt
+from controller.domain.plan import FlagRef
 from controller.errors import Conflict
 from controller.web.orders import ORDERS, REASONS
 from controller.web.pages import AnyRequest, Served, own_path
 from controller.web.site import Form, Site
 
 SAME_KILL_SECONDS = 10.0
-"""A finger that touched twice wants one kill."""
 
 
 @post("/r/{name:str}/kill", status_code=303)
 async def kill(site: Served, request: AnyRequest, name: FromPath[str]) -> Response[Any]:
     """Waits for no database: session, form and kill are all in memory."""
     form = await site.form(request)
-    await kill_rollout(site, name, form.session.actor, reason_of(form))
+    await _kill(site, name, form.session.actor, reason_of(form))
     return site.redirect(f"/r/{name}/killed")
 
 
-async def kill_rollout(site: Site, name: str, actor: Actor, reason: str) -> list[KillReceipt]:
+async def _kill(site: Site, name: str, actor: Actor, reason: str) -> None:
     flag = site.reader.flag_of(name)
-    if flag is not None and _killed_just_now(site, name, actor, reason):
-        actor.require("kill", flag.environment)
-        return site.engine.killbook.receipts(flag)
+    if flag is not None and killed_just_now(site, flag, actor, reason):
+        return
     key, environment, provider = (flag.key, flag.environment, flag.provider) if flag else (name, None, None)
-    receipts = await site.engine.killer.kill(
-        key=key, environment=environment, provider=provider, actor=actor, reason=reason
-    )
+    await site.engine.killer.kill(key=key, environment=environment, provider=provider, actor=actor, reason=reason)
     site.reader.forget()
-    return receipts
 
 
-def _killed_just_now(site: Site, name: str, actor: Actor, reason: str) -> bool:
-    flag, now = site.reader.flag_of(name), site.engine.clock.now()
-    return flag is not None and any(
+def killed_just_now(site: Site, flag: FlagRef, actor: Actor, reason: str) -> bool:
+    """A finger that touched twice wants one kill. Only one that holds the flag still is taken for the same."""
+    now = site.engine.clock.now()
+    return any(
         (one.actor, one.reason) == (actor.name, reason)
         and (now - one.accepted_at).total_seconds() < SAME_KILL_SECONDS
         for one in site.engine.killbook.kills_of(flag)

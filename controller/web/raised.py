@@ -1,8 +1,7 @@
 """What was raised lately, and killing several of it at once: for when something broke and nobody knows why."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,31 +11,17 @@ from msgspec import Struct
 from controller.access import Actor
 from controller.domain.plan import FlagRef
 from controller.domain.quantities import seconds
-from controller.domain.status import PlanSummary, RunStatus
-from controller.errors import NotFound, RampartError
-from controller.web.actions import kill_rollout, reason_of
+from controller.domain.selection import Selection
+from controller.domain.status import RunStatus
+from controller.errors import NotFound
+from controller.web.actions import killed_just_now, reason_of
 from controller.web.orders import REASONS
 from controller.web.pages import AnyRequest, Served
-from controller.web.reader import Listing
-from controller.web.screens import state_of
 from controller.web.site import Site
 
 WINDOWS = ("30m", "2h", "24h")
 MOST_SHOWN = 100
 MOST_AT_ONCE = 200
-
-
-class Raised(Struct, frozen=True, kw_only=True):
-    """A rollout whose exposure was changed within the window, and is above nothing."""
-
-    plan: str
-    flag: FlagRef
-    state: str
-    exposure: int
-    at: datetime
-    owner: str
-    reason: str
-    may_kill: bool
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -58,9 +43,10 @@ async def raised(site: Served, request: AnyRequest) -> Response[str]:
     session = site.required(request, "read")
     asked = request.query_params.get("within", WINDOWS[0])
     within = asked if asked in WINDOWS else WINDOWS[0]
-    listing = await site.reader.listing()
     now = site.engine.clock.now()
-    found = lately(listing, site.reader.killed(), now - timedelta(seconds=seconds(within)), session.actor)
+    selection = Selection(raised_since=now - timedelta(seconds=seconds(within)))
+    found = await site.engine.kill_selector.preview(selection, session.actor)
+    newest_first = sorted([*found.targets, *found.killed], key=lambda one: one.raised_at or now, reverse=True)
     return site.page(
         "raised.html",
         session,
@@ -68,34 +54,11 @@ async def raised(site: Served, request: AnyRequest) -> Response[str]:
         title="Raised lately",
         windows=WINDOWS,
         within=within,
-        raised=found[:MOST_SHOWN],
-        more=max(0, len(found) - MOST_SHOWN),
-        stale=listing.stale,
-        as_of=listing.as_of,
+        raised=newest_first[:MOST_SHOWN],
+        killed={one.flag for one in found.killed},
+        more=max(0, len(newest_first) - MOST_SHOWN),
+        doubts=found.doubts,
         now=now,
-    )
-
-
-def lately(listing: Listing, killed: Mapping[FlagRef, Any], since: datetime, actor: Actor) -> list[Raised]:
-    """Newest first."""
-    found = [
-        _raised(row, row.exposed_since, state_of(row, killed, listing), actor)
-        for row in listing.rows
-        if row.exposed_since is not None and row.exposed_since >= since and row.desired_exposure > 0
-    ]
-    return sorted(found, key=lambda one: one.at, reverse=True)
-
-
-def _raised(row: PlanSummary, at: datetime, state: str, actor: Actor) -> Raised:
-    return Raised(
-        plan=row.plan,
-        flag=row.flag,
-        state=state,
-        exposure=row.desired_exposure,
-        at=at,
-        owner=row.owner,
-        reason=row.reason,
-        may_kill=actor.may("kill", row.flag.environment),
     )
 
 
@@ -128,20 +91,15 @@ def _target(site: Site, name: str) -> Target:
 
 @post("/raised/kill", status_code=303)
 async def kill_several(site: Served, request: AnyRequest) -> Response[Any]:
-    """All at once: what is wrong with one hinders no other."""
+    """All at once: what is wrong with one hinders no other. The page that follows says what is in force."""
     form = await site.form(request)
     site.required_scopes(form.session, "kill")
     targets = _targets(site, form.all("plan"))
     actor, reason = form.session.actor, reason_of(form)
-    await asyncio.gather(*(_attempt(site, target.name, actor, reason) for target in targets))
+    fresh = [one.flag for one in targets if not killed_just_now(site, one.flag, actor, reason)]
+    await site.engine.killer.kill_flags(fresh, actor=actor, reason=reason)
+    site.reader.forget()
     return site.redirect(f"/raised/killed?{urlencode([('plan', target.name) for target in targets])}")
-
-
-async def _attempt(site: Site, name: str, actor: Actor, reason: str) -> None:
-    try:
-        await kill_rollout(site, name, actor, reason)
-    except RampartError:
-        return  # the page that follows looks at what is in force, and says so
 
 
 @get("/raised/killed")

@@ -70,13 +70,13 @@ class Form(Struct, frozen=True):
 class Site:
     """What handlers are given: the parts of the door, and answers made of them."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, renderer: Renderer | None = None) -> None:
         self.engine = engine
         secure = engine.settings.server.public_url.startswith("https://")
         self.sessions = Sessions(engine.tokens, engine.session_key, secure=secure)
         self.limiter = FailureLimiter()
         self.reader = Reader(engine)
-        self.renderer = Renderer()
+        self.renderer = renderer or Renderer()
         self.screens = Screens(engine, self.reader, self.renderer)
         self.live = Live()
 

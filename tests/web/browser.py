@@ -9,9 +9,12 @@ import httpx
 from litestar import Litestar
 
 from controller.web import Pages
+from controller.web.rendering import Renderer
 from tests.api.fake_engine import FakeEngine
 
 Fields = list[tuple[str, str]]
+RENDERER = Renderer()
+"""Templates are compiled once for all tests."""
 
 
 class Document(HTMLParser):
@@ -104,7 +107,7 @@ class Browser:
 @asynccontextmanager
 async def browsing(engine: FakeEngine, address: str = "192.0.2.1") -> AsyncIterator[Browser]:
     """The pages alone, in this event loop; errors of the application stay answers."""
-    pages = Pages(engine)
+    pages = Pages(engine, RENDERER)
     app = Litestar(route_handlers=pages.handlers(), openapi_config=None, logging_config=None)
     transport = httpx.ASGITransport(app=cast("Any", app), raise_app_exceptions=False, client=(address, 40_000))
     async with httpx.AsyncClient(transport=transport, base_url="http://rampart.test") as client:

@@ -85,7 +85,7 @@ hostile = st.one_of(
 
 
 @given(text=hostile, other=hostile)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_hostile_text_makes_no_tag_and_no_attribute(text: str, other: str) -> None:
     engine = FakeEngine()
     rule = make_rule(text, policy=other, detail=text, condition=other, outcome="breach", unit=text)

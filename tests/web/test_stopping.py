@@ -4,6 +4,8 @@ from typing import Any, cast
 
 import pytest
 
+from controller.domain.plan import FlagRef
+from controller.domain.selection import Raised
 from controller.errors import Refused, StoreUnavailable
 from tests.api.fake_engine import FLAG, FakeEngine, Gone
 from tests.support.statuses import make_status
@@ -159,32 +161,29 @@ async def test_who_may_not_kill_there_is_refused_by_the_engine(engine: FakeEngin
     assert engine.killbook.active() == []
 
 
-async def test_several_are_killed_after_a_preview_and_one_fault_hinders_no_other(
-    engine: FakeEngine, browser: Browser
-) -> None:
-    engine.commands.states["orphan"] = make_status("orphan#1", exposed_since=engine.clock.now())
-    engine.recent.seen(engine.commands.states["orphan"], engine.clock.now())
-
-    preview = await browser.get("/raised/kill?plan=orphan&plan=checkout-v2")
-    done = await browser.submit(preview, "/raised/kill", reason="incident")
+async def test_several_are_killed_after_a_preview_and_one_refusal_hinders_no_other(engine: FakeEngine) -> None:
+    staging = FlagRef(provider="main", environment="staging", key="search")
+    engine.recent.seen(make_status("search#1", flag=staging), engine.clock.now())
+    async with browsing(engine) as browser:
+        await browser.log_in(engine.secret_of("read", "kill", environments=("production",)))
+        preview = await browser.get("/raised/kill?plan=search&plan=checkout-v2")
+        done = await browser.submit(preview, "/raised/kill", reason="incident")
 
     assert "Kill 2 rollouts" in preview.text
     assert "checkout-v2 : ✔ killed, read back as off" in done.text
-    assert "orphan : ✖ not killed" in done.text
+    assert 'search : ✖ not killed : your token lacks the scope "kill" in staging' in done.text
+    assert [kill.flag for kill in engine.killbook.active()] == [FLAG]
 
 
 async def test_what_was_raised_lately_is_listed_newest_first(engine: FakeEngine, browser: Browser) -> None:
-    now = engine.clock.now()
-    engine.commands.states = {
-        "older": make_status("older#1", exposed_since=now),
-        "lowered": make_status("lowered#1", exposed_since=now, desired_exposure=0),
-    }
-    engine.clock.passed = 3600.0
-    engine.commands.states["newer"] = make_status("newer#1", exposed_since=engine.clock.now())
+    flags = {name: FlagRef(provider="main", environment="production", key=name) for name in ("older", "newer")}
+    for name, flag in flags.items():
+        at = engine.clock.now()
+        engine.raised.note(Raised(flag=flag, plan=name, run=f"{name}#1", action="advance", at=at, exposure=1_000))
+        engine.clock.passed += 1_000.0
 
     short, long = await browser.get("/raised"), await browser.get("/raised?within=2h")
 
     assert "newer" in short.text
     assert "older" not in short.text
     assert long.text.index("newer") < long.text.index("older")
-    assert "lowered" not in long.text
