@@ -224,6 +224,14 @@ def test_every_selector_finds_the_pods_and_only_the_server(documents: list[Docum
         assert not any(selects(selector, labels) for labels in others)
 
 
+def test_one_replica_at_a_time_may_be_evicted(helm: Helm) -> None:
+    spec = of(helm.documents(values_of("production")), "PodDisruptionBudget")["spec"]
+    assert {name for name in spec if name != "selector"} == {"maxUnavailable"}
+    assert spec["maxUnavailable"] == 1
+    without = helm.documents(values_of("production") | {"podDisruptionBudget": {"enabled": False}})
+    assert "PodDisruptionBudget" not in {one["kind"] for one in without}
+
+
 def test_labels_of_the_users_cannot_take_a_pod_out_of_its_service(helm: Helm) -> None:
     values = values_of("trial") | {"podLabels": {"app.kubernetes.io/component": "mine", "team": "release"}}
     documents = helm.documents(values)

@@ -38,8 +38,8 @@ def get(tree: Any, path: str) -> Any:
 def test_the_notes_say_how_to_kill_and_the_program_understands_it(helm: Helm, values: Document) -> None:
     said = notes(helm, values)
     assert "HOW TO KILL" in said
-    commands = re.findall(r"(?:^| |-- )(rampart (?:kill|doctor|list)[^\n]*)", said)
-    assert len(commands) >= 4
+    commands = re.findall(r"(?:^| |-- )(rampart (?:kill|doctor|list|token)[^\n]*)", said)
+    assert len(commands) >= 5
     for command in commands:
         understood(shlex.split(command)[1:])
 
@@ -61,6 +61,7 @@ def test_the_notes_say_that_a_trial_is_one(helm: Helm) -> None:
     assert "admin.token" in trial
     assert "TRIAL" not in live
     assert "admin.token" not in live
+    assert "get secret rampart-admin -o go-template='{{ index .data \"token\" | base64decode }}'" in live
     assert "rampart-1" in live
     assert "rampart-1" not in trial
 
