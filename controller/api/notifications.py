@@ -18,6 +18,7 @@ from controller.errors import Forbidden, Invalid, NotFound
 from controller.facade import Caller, Served
 
 PAGE = 1000
+NONE_NAMED = LettersBody()
 
 After = Annotated[int, QueryParameter(ge=0, le=2**53, description="only those with a higher id")]
 Limit = Annotated[int, QueryParameter(ge=1, le=PAGE)]
@@ -46,7 +47,9 @@ async def list_dead(
     summary="Try dead letters again",
     **needs("operate"),
 )
-async def redeliver_dead(engine: Served, actor: Caller, data: JSONBody[LettersBody]) -> LettersChanged:
+async def redeliver_dead(
+    engine: Served, actor: Caller, data: JSONBody[LettersBody] = NONE_NAMED
+) -> LettersChanged:
     letters, entry = _meant(actor, data), _entry(engine, actor, data, "redeliver_notifications")
     return _changed(letters, list(await engine.notifications.redeliver(letters, entry)))
 
@@ -59,7 +62,7 @@ async def redeliver_dead(engine: Served, actor: Caller, data: JSONBody[LettersBo
     summary="Forget dead letters that nobody needs any more",
     **needs("operate"),
 )
-async def discard_dead(engine: Served, actor: Caller, data: JSONBody[LettersBody]) -> LettersChanged:
+async def discard_dead(engine: Served, actor: Caller, data: JSONBody[LettersBody] = NONE_NAMED) -> LettersChanged:
     letters, entry = _meant(actor, data), _entry(engine, actor, data, "discard_notifications")
     return _changed(letters, list(await engine.notifications.discard(letters, entry)))
 
