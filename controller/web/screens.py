@@ -81,6 +81,7 @@ class Screens:
             "parts/rows.html",
             rows=shown,
             states=states,
+            killed=killed,
             total=len(listing.rows),
             found=len(rows),
             first=(page - 1) * ROWS_PER_PAGE + 1,

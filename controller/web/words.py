@@ -10,6 +10,8 @@ from controller.domain.wording import quantity
 
 _COMPARISON = re.compile(r"(?P<operator>[<>]=?)\s*(?:(?P<multiple>[\d.]+x) baseline|\S+)(?P<rest>.*)", re.DOTALL)
 
+_UNIT = re.compile(r"(?<=\d) (?=%|m?s\b)")
+
 
 class Sign(NamedTuple):
     icon: str
@@ -83,6 +85,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
+def unbroken(text: str) -> str:
+    """Keeps a number and its unit on one line."""
+    return _UNIT.sub("\N{NO-BREAK SPACE}", text)
+
+
 FILTERS = {
     "exposure": exposure_text,
     "quantity": quantity,
@@ -94,4 +101,5 @@ FILTERS = {
     "limit": limit_text,
     "sample": sample_text,
     "shortened": shortened,
+    "unbroken": unbroken,
 }
