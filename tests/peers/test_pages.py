@@ -44,6 +44,7 @@ WALKED = {look: f"walk-{look}" for look in LOOKS}
 TAP_PIXELS = 44
 KILL_PIXELS = 64
 PAGE_BYTES = 30_000
+MOST_TABS = 12
 
 PAGES = {
     "list": (KIM, "/"),
@@ -180,8 +181,7 @@ def test_a_rollout_is_watched_approved_paused_resumed_killed_and_reset(
         viv.see("waits for approval")
         assert world.serves_staff(flag)
 
-        dana.open("/approvals")
-        card = dana.page.get_by_role("article").filter(has_text=flag)
+        card = walk.inbox(dana, flag)
         assert card.get_by_role("button").count() == 0, "the author of a plan does not approve it"
         assert "second person" in card.inner_text()
         walk.approve(kim, flag, "looked at it")
@@ -207,6 +207,26 @@ def test_a_rollout_is_watched_approved_paused_resumed_killed_and_reset(
         assert not world.serves_staff(flag), "a reset turns nothing on"
         if look.javascript:
             assert viv.streams() == 1, "one stream for the tab, whatever changed"
+
+
+def test_the_keyboard_reaches_the_kill_and_keeps_its_place_while_the_page_changes(
+    chromium: Chromium, world: World
+) -> None:
+    with ExitStack() as stack:
+        sam = enter(chromium, world, stack, SAM, Look("phone", True, "light"))
+        page = sam.open(f"/r/{HEALTHY}")
+        for _ in range(MOST_TABS):
+            page.keyboard.press("Tab")
+            if "KILL" in sam.focused():
+                break
+        assert "KILL" in sam.focused()
+        world.by(KIM, "POST", f"plans/{HEALTHY}/pause", {"note": "to see the page change"})
+        sam.see("to see the page change")
+        page.get_by_role("link", name="PAUSE").wait_for(state="detached")
+        assert "KILL" in sam.focused()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/kill")
+        world.by(KIM, "POST", f"plans/{HEALTHY}/resume", {"note": "seen"})
 
 
 # — at three in the morning —

@@ -20,7 +20,8 @@ tags => axe.run(document, { runOnly: { type: "tag", values: tags }, resultTypes:
 """
 TARGETS = """
 () => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
-  .filter(one => one.checkVisibility() && one.getBoundingClientRect().bottom > 0)
+  .filter(one => one.checkVisibility() && !one.closest("[aria-hidden=true]"))
+  .filter(one => one.getBoundingClientRect().bottom > 0)
   .map(one => {
     const box = (one.closest("label") || one).getBoundingClientRect();
     const inline = one.tagName === "A" && getComputedStyle(one).display === "inline";
@@ -86,11 +87,11 @@ class Visitor:
         page.get_by_role("button", name="Log in").click()
         page.wait_for_url(lambda address: "/login" not in address)
 
-    def see(self, *texts: str) -> None:
-        """Waits until the page shows them: by itself with JavaScript, by being loaded again without."""
+    def see(self, *texts: str, live: bool = True) -> None:
+        """Waits until the page shows them: by itself with JavaScript, loaded anew without or if not `live`."""
         for text in texts:
             found = self.page.get_by_text(text).first
-            if self.look.javascript:
+            if self.look.javascript and live:
                 found.wait_for()
                 continue
             for _ in range(60):
@@ -99,6 +100,13 @@ class Visitor:
                 self.page.wait_for_timeout(300)
                 self.page.reload(wait_until="load")
             assert found.is_visible(), f"{text!r} is not on {self.page.url}: {self.words()}"
+
+    def focused(self) -> str:
+        """The text of what a key would act on; empty when that is nothing."""
+        text: str = self.page.evaluate(
+            "document.activeElement === document.body ? '' : document.activeElement.textContent.trim()"
+        )
+        return text
 
     def words(self) -> str:
         return self.page.locator("body").inner_text()

@@ -31,10 +31,15 @@ def press(visitor: Visitor, button: Locator) -> None:
         button.click()
 
 
-def approve(visitor: Visitor, flag: str, note: str) -> None:
-    """From the inbox."""
+def inbox(visitor: Visitor, flag: str) -> Locator:
+    """What the inbox says of it, once it is there."""
     visitor.open("/approvals")
-    card = visitor.page.get_by_role("article").filter(has_text=flag)
+    visitor.see(flag, live=False)
+    return visitor.page.get_by_role("article").filter(has_text=flag)
+
+
+def approve(visitor: Visitor, flag: str, note: str) -> None:
+    card = inbox(visitor, flag)
     card.get_by_label("Note").fill(note)
     press(visitor, card.get_by_role("button", name=f"Approve {flag}"))
 

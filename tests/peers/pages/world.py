@@ -19,7 +19,10 @@ PEOPLE = {
 """Dana writes the plans; Kim is the second person; Sam is on call; Viv may only look."""
 
 GROUPS = f'[groups]\nmanagers = ["{DANA}", "{KIM}"]\n'
-POLICY = manifests.policy(every="300ms", window="3s", stale_after="3s", before="5s", pause_for="1s")
+POLICY_NAME = "web-service"
+POLICY = manifests.policy(every="300ms", window="10s", stale_after="10s", before="10s", pause_for="1s").replace(
+    "name: quick", f"name: {POLICY_NAME}"
+)
 FLAG = """\
 apiVersion: rampart/v1
 kind: Flag
@@ -42,7 +45,7 @@ spec:
   stages:
 {stages}
   guardrails:
-    - {{ policy: quick, with: {{ service: shop }} }}
+    - {{ policy: web-service, with: {{ service: shop }} }}
 """
 Stage = tuple[str, str, str]
 """Name, exposure and bake; after a bake there may be a comma and more of a stage's fields."""
@@ -80,7 +83,7 @@ class World:
 
     def apply(self, plans: Mapping[str, Sequence[Stage]]) -> None:
         """By Dana, all at once."""
-        files = [("quick.policy.yaml", POLICY)]
+        files = [(f"{POLICY_NAME}.policy.yaml", POLICY)]
         for flag, stages in plans.items():
             files += [(f"{flag}.flag.yaml", FLAG.format(flag=flag)), (f"{flag}.rollout.yaml", plan(flag, stages))]
         self.by(DANA, "POST", "manifests", {"files": [{"name": name, "text": text} for name, text in files]})
