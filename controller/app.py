@@ -532,7 +532,13 @@ async def _serve(settings: Settings) -> int:
     )  # fmt: skip
     server = Server(config, rampart.board, pages)
     await rampart.start()
-    log.info("serving", bind=settings.server.bind, version=__version__, data=str(rampart.data))
+    log.info(
+        "serving",
+        bind=settings.server.bind,
+        pages=settings.server.public_url or f"http://{settings.server.bind}/",
+        version=__version__,
+        data=str(rampart.data),
+    )
     try:
         await server.serve()
     finally:

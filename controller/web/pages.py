@@ -118,7 +118,7 @@ async def stream(site: Served, request: AnyRequest) -> Stream:
     frames = site.live.frames(topic, look, seen, lambda: site.session(request) is not None)
     return Stream(
         frames,
-        media_type="text/event-stream; charset=utf-8",
+        media_type="text/event-stream",
         headers={**HEADERS, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
