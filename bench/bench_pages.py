@@ -46,10 +46,10 @@ def pages_of(flags: Sequence[str]) -> dict[str, str]:
     return {
         "list, first page": "/",
         "list, last page": f"/?page={max(1, len(flags) // 100)}",
-        "list, one found": f"/?text={one}",
+        "list, one found": f"/?q={one}",
         "one rollout": f"/rollouts/{one}",
         "phone page": f"/r/{one}",
-        "raised lately": "/raised?window=24h",
+        "raised lately": "/raised?within=24h",
         "approvals": "/approvals",
         FLOOR: "/healthz",
     }
@@ -155,7 +155,7 @@ def failures(rows: dict[str, Any]) -> list[str]:
     if first["p99_ms"] > LIST_MS:
         found.append(f"the list took {first['p99_ms']} ms at p99 (target {LIST_MS:g} ms)")
     for name, row in rows.items():
-        most = LIST_BYTES if name.startswith("list") else PAGE_BYTES
+        most = LIST_BYTES if name.startswith(("list", "raised")) else PAGE_BYTES
         if row.get("bytes", 0) > most:
             found.append(f"{name} has {row['bytes']} bytes (target {most})")
     return found
