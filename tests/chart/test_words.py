@@ -38,8 +38,8 @@ def get(tree: Any, path: str) -> Any:
 def test_the_notes_say_how_to_kill_and_the_program_understands_it(helm: Helm, values: Document) -> None:
     said = notes(helm, values)
     assert "HOW TO KILL" in said
-    commands = re.findall(r"(?:^| |-- )(rampart (?:kill|doctor|list|token)[^\n]*)", said)
-    assert len(commands) >= 5
+    commands = re.findall(r"(?:^| |-- )(rampart (?:kill|doctor|list|token|trigger)[^\n(]*)", said)
+    assert len(commands) >= 7
     for command in commands:
         understood(shlex.split(command)[1:])
 
