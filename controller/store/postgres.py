@@ -283,8 +283,8 @@ class PostgresStore:
         return sequence
 
     async def note_once(self, entry: AuditEntry) -> None:
-        with suppress(Conflict):  # somebody noted it in this very moment
-            await self._database.fetchval(SQL["note_once"], entry.id, canonical_body(entry))
+        with suppress(Conflict):  # it is there
+            await self._database.fetchval(SQL["append_audit"], entry.id, canonical_body(entry), None, None)
 
     async def save_observations(self, owner: str, batch: Sequence[tuple[Claim, Observations, float]]) -> None:
         if not batch:

@@ -159,10 +159,6 @@ WHERE r.id = $1
 -- Where an audit entry is, by its own id.
 SELECT sequence FROM audit WHERE entry_id = $1
 
--- name: note_once
--- An audit entry that goes with no change, unless it is there.
-SELECT append_audit($1, $2, NULL, NULL) WHERE NOT EXISTS (SELECT FROM audit WHERE entry_id = $1)
-
 -- name: save_observations
 -- Observations and next check of many runs, for those whose lease and version still hold.
 WITH batch AS (
@@ -225,7 +221,7 @@ UPDATE runs SET phase = 'killed', version = version + 1, next_check_at = now() W
 RETURNING version
 
 -- name: append_audit
--- An audit entry in a transaction of several statements.
+-- An audit entry alone, or in a transaction of several statements.
 SELECT append_audit($1, $2, $3, $4)
 
 -- name: confirm_kill

@@ -72,6 +72,8 @@ async def test_alerts_are_taken_as_alertmanager_sends_them_and_each_is_answered(
     assert (alert.firing, alert.starts_at) == (True, datetime(2026, 11, 20, 12, 0, 0, 123457, tzinfo=UTC))
     assert alert.text == "alert HighErrors of prometheus.example: 7 % of requests fail"
     assert actor.name == "kill"
+    await client.post(PATH, json=changed(status="resolved"), headers=engine.headers("kill"))
+    assert [one.firing for one, _ in engine.alerts.received] == [True, False]
 
 
 async def test_of_the_address_that_an_alert_came_from_only_the_host_is_kept(

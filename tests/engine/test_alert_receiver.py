@@ -15,8 +15,9 @@ from controller.domain.audit import AuditEntry
 from controller.domain.catalogue import KillRecord
 from controller.domain.proof import verify
 from controller.lastknown import KnownFlag
+from controller.store.memory import MemoryStore
 from tests.support.cluster import Link
-from tests.support.engine import DANA, World
+from tests.support.engine import DANA, VirtualClock, World
 from tests.support.proofs import proof_of
 from tests.support.rollouts import NOW, make_plan
 
@@ -191,6 +192,34 @@ async def test_who_never_learned_of_any_plan_cannot_say_that_none_is_meant(tmp_p
     world.killbook.informed = False
     world.killbook._known = {}
     assert await told(world, HIGH_ERRORS) == ["unable"]
+
+
+class Restless(MemoryStore):
+    """The run moves on whenever somebody has just looked whether an entry is there; `left` times."""
+
+    left = 0
+
+    async def committed(self, entry_id: str) -> int | None:
+        answer = await super().committed(entry_id)
+        if self.left:
+            self.left -= 1
+            row = self.rows["checkout-v2#1"]
+            row.run = replace(row.run, version=row.run.version + 1)
+        return answer
+
+
+@pytest.mark.parametrize(("moves", "outcome"), [(2, "paused"), (100, "unable")])
+async def test_a_run_that_moves_while_a_pause_is_decided_is_looked_at_again(
+    tmp_path: Path, moves: int, outcome: str
+) -> None:
+    clock = VirtualClock()
+    store = Restless(clock.monotonic)
+    world = World(tmp_path, clock=clock, store=store)
+    await world.started()
+    store.left = moves
+    assert await told(world, HIGH_ERRORS) == [outcome]
+    assert (await world.run()).phase == ("paused" if outcome == "paused" else "progressing")
+    world.journal.close()
 
 
 async def test_a_token_pauses_only_where_it_may(world: World) -> None:
