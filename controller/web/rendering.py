@@ -16,7 +16,7 @@ from controller.web.words import FILTERS, STATES, VERDICTS
 HERE = Path(__file__).parent
 STYLE = "rampart.css"
 SCRIPTS = ("htmx.min.js", "sse.min.js", "rampart.js")
-MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class Asset(Struct, frozen=True, kw_only=True):

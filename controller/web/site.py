@@ -27,7 +27,7 @@ from controller.web.sessions import COOKIE, Session, Sessions, require_csrf, req
 log = structlog.get_logger()
 
 MAX_FIELDS = 1_000
-HTML = "text/html; charset=utf-8"
+HTML = "text/html"
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
