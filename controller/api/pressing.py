@@ -132,4 +132,4 @@ def _line(receipt: KillReceipt) -> str:
 
 
 def _answered(text: str, kind: str, status: int = 200) -> Response[Any]:
-    return Response(text, status_code=status, media_type=f"{kind}; charset=utf-8", headers=HEADERS)
+    return Response(text, status_code=status, media_type=kind, headers=HEADERS)

@@ -19,6 +19,7 @@ input { min-height: 48px; padding: 0 .75rem; }
 button { background: #b00020; border: 0; border-radius: 8px; color: #fff; font-size: 1.5rem; font-weight: 700;
   margin-top: 1rem; min-height: 72px; }
 button:focus-visible, input:focus-visible { outline: 4px solid #1a73e8; outline-offset: 2px; }
+a { color: inherit; }
 li { overflow-wrap: anywhere; }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -67,11 +68,11 @@ def result_page(receipts: Sequence[KillReceipt]) -> str:
     body = []
     for receipt in receipts:
         body += [
-            f'<h1>{escape(receipt.flag.key)} is killed</h1><ul role="status">',
+            f'<h1>{escape(receipt.flag.key)} is killed</h1><div role="status"><ul>',
             f"<li>✔ accepted at {_clock(receipt.accepted_at)}</li>",
             _tick(receipt.provider_updated_at, "provider updated", "the provider has not taken it yet"),
             _tick(receipt.confirmed_at, "read back as off", "not read back as off yet, tried again without end"),
-            f"</ul><p>{escape(receipt.flag.environment)} · {escape(receipt.kill_id)}</p>",
+            f"</ul></div><p>{escape(receipt.flag.environment)} · {escape(receipt.kill_id)}</p>",
         ]
     # A GET of the same address: looking again presses nothing.
     body.append('<p><a href="">Look again</a></p>')

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -88,10 +89,18 @@ def freeze_add(
 
 def freeze_lines(one: FreezeStatus) -> list[str]:
     word = "frozen" if one.state == "holds" else "will be frozen" if one.state == "to_come" else one.state
-    when = f"from {day_and_clock(one.starts_at)} to {day_and_clock(one.ends_at)}"
+    when = f"from {day_and_clock(one.starts_at)} to {_until(one)}"
     told = f"{one.name}: {_where(one)} {'is' if one.state == 'holds' else ''} {word} {when}".replace("  ", " ")
     covered = f"covers {counted(len(one.plans), 'plan')} now" + (f": {', '.join(one.plans)}" if one.plans else "")
     return [told, covered]
+
+
+def _until(one: FreezeStatus) -> str:
+    """In the zone that it was written in, too."""
+    end = day_and_clock(one.ends_at)
+    if one.timezone == "UTC":
+        return end
+    return f"{end} ({one.ends_at.astimezone(ZoneInfo(one.timezone)):%Y-%m-%d %H:%M} {one.timezone})"
 
 
 def _where(one: FreezeStatus) -> str:

@@ -22,7 +22,7 @@ from controller.cli.terminal import (
     table,
 )
 from controller.domain.quantities import exposure_text
-from controller.domain.selection import KillPreview
+from controller.domain.selection import KillPreview, KillTarget
 from controller.domain.status import KilledAndNot, KillReceipt, KillStatus, RunStatus
 
 PREVIEW_SECONDS = 1.0
@@ -136,7 +136,7 @@ def _kill_several(
     answer = _posted(server, ["kills"], body)
     done = present(answer, output, KilledAndNot, _several_lines)
     if output == "text":
-        say(f"{counted(len(done.kills), 'flag')} killed; each stays off until it is reset: rampart reset NAME")
+        say(f"{counted(len(done.kills), 'flag')} killed, and off until: rampart reset NAME")
     return Exit.REFUSED if done.refused else Exit.OK
 
 
@@ -157,7 +157,7 @@ def selected_lines(found: KillPreview) -> list[str]:
     rows = [
         [
             str(one.flag),
-            "unknown" if one.exposure is None else exposure_text(one.exposure),
+            _exposure(one),
             one.phase or "–",
             one.owner or "–",
             day_and_clock(one.raised_at) if one.raised_at else "–",
@@ -171,6 +171,12 @@ def selected_lines(found: KillPreview) -> list[str]:
     if found.killed:
         lines.append(f"killed already: {', '.join(str(one.flag) for one in found.killed)}")
     return [*lines, *(f"careful: {doubt}" for doubt in found.doubts)]
+
+
+def _exposure(one: KillTarget) -> str:
+    if one.exposure is not None:
+        return exposure_text(one.exposure)
+    return "unknown" if one.run else "never raised by Rampart"
 
 
 def _several_lines(done: KilledAndNot) -> list[str]:

@@ -33,8 +33,8 @@ def test_what_was_shown_is_what_is_killed(rampart: Rampart, server: StubServer) 
         {"labels": {"tier": "1", "team": "checkout"}, "environment": "production"}
     ]
     assert server.bodies("kills") == [{"reason": "INC-1", "flags": NAMES}]
-    assert "main/production/checkout-v2  50 %      progressing  team-checkout" in told.stderr
-    assert "main/production/search-v3    unknown" in told.stderr
+    assert "main/production/checkout-v2  50 %                     progressing  team-checkout" in told.stderr
+    assert "main/production/search-v3    never raised by Rampart" in told.stderr
     assert told.stdout.count("✔ accepted") == 2
     assert "2 flags killed" in told.stderr
 
