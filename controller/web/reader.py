@@ -187,9 +187,14 @@ class Reader:
 
     async def listing(self) -> Listing:
         try:
-            rows = await self._reads.ask("all", self._engine.commands.summaries)
+            listing: Listing = await self._reads.ask("all", self._read_all)
         except (TimeoutError, Unavailable) as error:
             return self._last_known(_why(error))
+        return listing
+
+    async def _read_all(self) -> Listing:
+        """Kept also when it comes too late for whoever asked."""
+        rows = await self._engine.commands.summaries()
         self._listing = Listing(rows=rows, as_of=self._engine.clock.now())
         return self._listing
 
@@ -213,7 +218,7 @@ class Reader:
 
 def _why(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
-        return "the database did not answer in time"
+        return "the database or a provider did not answer in time"
     return str(error)
 
 
