@@ -63,7 +63,7 @@ class AlertReceiver:
         return results
 
     def _work(self, alert: Alert, actor: Actor) -> Sequence[Order | AlertResult]:
-        orders = self._orders(alert, actor) if alert.firing and not alert.asks_for_nothing else []
+        orders = self._orders(alert, actor) if alert.firing else []
         return orders or [self._nothing_to_do(alert)]
 
     def _orders(self, alert: Alert, actor: Actor) -> list[Order]:

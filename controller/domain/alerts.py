@@ -29,7 +29,6 @@ AlertOutcome = Literal[
 ]
 
 ROLLOUT, ENVIRONMENT, ACTION = "rampart_rollout", "rampart_environment", "rampart_action"
-NO_ACTION = "none"
 NAME_LENGTH = 100
 SUMMARY_LENGTH = 300
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,7 +50,7 @@ class Alert(Struct, frozen=True, kw_only=True):
 
     @property
     def asks_for_nothing(self) -> bool:
-        """As the alerts about Rampart itself say, which name the rollout they are about."""
+        """As Rampart's own alerts say, which name the rollout they are about."""
         return self.labels.get(ACTION) == "none"
 
     @property
@@ -132,7 +131,7 @@ def named(alert: Alert, known: Iterable[TargetT]) -> list[TargetT]:
     here: that a rollout waits for an approval must not pause it, however the alert was routed.
     """
     labels = alert.labels
-    if labels.get(ACTION) == NO_ACTION:
+    if alert.asks_for_nothing:
         return []
     if rollout := labels.get(ROLLOUT):
         environment = labels.get(ENVIRONMENT)

@@ -37,6 +37,7 @@ def alert(**labels: str) -> Alert:
         ({"rampart_rollout": "unheard-of", "flag": "checkout-v2", "environment": "staging"}, []),
         ({"flag": "checkout-v2", "environment": "production"}, [PRODUCTION, OTHER_PLAN]),
         ({"rampart_rollout": "", "flag": "checkout-v2", "environment": "staging"}, [STAGING]),
+        ({"rampart_rollout": "checkout-v2", "rampart_action": "none"}, []),
         ({"flag": "checkout-v2"}, []),
         ({"environment": "production"}, []),
         ({}, []),

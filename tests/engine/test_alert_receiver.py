@@ -119,7 +119,7 @@ async def test_the_end_of_an_alert_resumes_nothing(world: World) -> None:
 
 
 async def test_an_alert_about_a_rollout_that_asks_for_nothing_changes_nothing(world: World) -> None:
-    """As our own alerts do: RampartFlagKilled must not pause, should somebody send all alerts here."""
+    """As our own alerts do: RampartDrift must not pause, should somebody send all alerts here."""
     await world.started()
     about = replace(HIGH_ERRORS, labels={**HIGH_ERRORS.labels, "rampart_action": "none"})
     assert await told(world, about) == ["nothing_asked"]
