@@ -1,6 +1,6 @@
 """A server with rollouts in every state that a page can show, and the people who look at them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -159,13 +159,14 @@ HEALTHY, GATED_ONE, PAUSED, KILLED, DONE, NEW = (
 SHOWN = (HEALTHY, GATED_ONE, PAUSED, KILLED, DONE, NEW)
 
 
-def fill(world: World) -> None:
+def fill(world: World, before_two_turn_bad: Callable[[], object] = lambda: None) -> None:
     """One rollout for each state: healthy, at a gate, paused and killed by its policy, done, and new."""
     stages = dict.fromkeys(SHOWN, LONG) | {GATED_ONE: GATED, DONE: SHORT}
     world.apply(stages)
     world.start(HEALTHY, GATED_ONE, PAUSED, KILLED, DONE)
     for flag in (HEALTHY, PAUSED, KILLED):
         world.wait(flag, "to be at its second stage", stage=1, confirmed=True)
+    before_two_turn_bad()
     world.turn_bad(PAUSED, error_rate=0.043)
     world.turn_bad(KILLED, error_rate=0.31, seconds=0.4)
     world.wait_gate(GATED_ONE)
