@@ -2,11 +2,11 @@
 
     python -m bench.bench_scrape [--rollouts 1000] [--scrapes 200] [--json dist/bench_scrape.json]
 
-A process of its own scrapes; here the same event loop, server and handler as in production answer, and nothing
-else goes on. Beside each scrape a task asks for a turn of the loop all the time: the longest it waits is the stall
-of that scrape, `busy` the most processor time that went by between two of its turns, which other processes cannot
-add to. In turns with it the same is measured of nobody scraping (what this machine does to any process), and of the
-floor: as many series in prometheus_client's own registry, rendered by its own function and sent at once.
+A process of its own scrapes. Here the same event loop, server and handler as in production answer, and nothing
+else goes on. Beside each scrape a task asks for a turn of the loop all the time: the longest it waits is the
+stall of that scrape, `busy` the most processor time that went by between two of its turns, which other processes
+cannot add to. In turns with it the same is measured of nobody scraping (what this machine does to any process),
+and of the floor: as many series in prometheus_client's own registry, rendered by its own function, sent at once.
 
 Exit code 1 when the p99 of ours is above 50 ms, in time or, on a machine that is not quiet, in processor time.
 """

@@ -54,6 +54,12 @@ class Exposition:
         self._server.shutdown()
         self._server.server_close()
 
+    def forget(self, flag: str) -> None:
+        """As if nothing had ever been counted for it, nor will be."""
+        with self._lock:
+            self.flags = {key: sides for key, sides in self.flags.items() if key != flag}
+            self._counts = {counted: counts for counted, counts in self._counts.items() if counted[0] != flag}
+
     def text(self) -> str:
         with self._lock:
             self._grow()
