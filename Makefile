@@ -30,7 +30,7 @@ test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing
 	tests/peers/install.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/peers $(ARGS)
 
-chart-test: $(DEV) $(CHART)/is-installed ## Render the Helm chart with Helm's library (250 MB, fetched once) and check every object
+chart-test: $(DEV) $(CHART)/is-installed ## Render the Helm chart with Helm itself (400 MB on disk, fetched once); check every object
 	$(BIN)/python -m pytest tests/chart $(ARGS)
 
 test-launchdarkly: $(DEV) ## Run the contract of providers on a live LaunchDarkly account (docs/providers/launchdarkly.md)
