@@ -1,9 +1,7 @@
 """Mail: never in the clear when it was to be hidden, once to each recipient, in threads."""
 
-import ssl
-import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,31 +12,11 @@ from controller.errors import SettingsError, Unavailable, Undeliverable
 from controller.settings import EmailChannelSettings
 from tests.contracts.channels_contract import KILLED
 from tests.contracts.test_channels import WallClock, written
+from tests.support.certificates import Certificate, certificate
 from tests.support.receivers import Fault, SmtpReceiver
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # of the test's own mail server
 PASSWORD = "correct horse battery staple"
-
-
-class Certificate(NamedTuple):
-    file: str
-    context: ssl.SSLContext
-
-
-def certificate(folder: Path, host: str) -> Certificate:
-    """Of a server that calls itself `host`, signed by itself."""
-    key, file = folder / f"{host}.key", folder / f"{host}.pem"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-keyout", str(key), "-out", str(file), "-days", "2", "-subj", f"/CN={host}",
-            "-addext", f"subjectAltName=DNS:{host}",
-        ],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file, key)
-    return Certificate(str(file), context)
 
 
 @pytest.fixture(scope="module")

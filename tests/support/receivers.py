@@ -99,17 +99,19 @@ class Receiver(ABC):
 
 
 class HttpReceiver(Receiver):
-    """Takes with `takes` (202 is how PagerDuty does), whatever the path."""
+    """Takes with `takes` (202 is how PagerDuty does), whatever the path; a busy one says `retry_after`."""
 
-    def __init__(self, *, takes: int = 200) -> None:
+    def __init__(self, *, takes: int = 200, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
         self.takes = takes
+        self.retry_after = str(RETRY_AFTER_SECONDS)
+        self._tls = tls
         self.moved_to = ""
         self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self._tls else f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["HttpReceiver"]:
@@ -124,7 +126,7 @@ class HttpReceiver(Receiver):
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=self._tls)
         await site.start()
         self.port = int(self._runner.addresses[0][1])
 
@@ -147,7 +149,7 @@ class HttpReceiver(Receiver):
             case Fault.BROKEN:
                 return web.Response(status=500, text="something broke")
             case Fault.BUSY:
-                return web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}, text="slower")
+                return web.Response(status=429, headers={"Retry-After": self.retry_after}, text="slower")
             case Fault.REFUSED:
                 return web.Response(status=400, text=self.words)
             case Fault.ENDED:
