@@ -128,7 +128,7 @@ class Rampart:
         self.kill_ledger, self.kill_selector = self.engine.kill_ledger, self.engine.kill_selector
         self.presence = self.engine.presence
         self.commands, self.alerts = self.engine.commands, self.engine.alerts
-        self.recent = self.engine.recent
+        self.recent, self.freezebook = self.engine.recent, self.engine.freezebook
         self.session_key = self.peers.secret_digest or _kept_secret(self.data / SESSION_KEY)
         self.scheduler = self.engine.scheduler
         self.registrar = Registrar(

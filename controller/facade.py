@@ -22,6 +22,7 @@ from controller.domain.status import (
     RunReport,
     RunStatus,
 )
+from controller.freezebook import FreezeBook
 from controller.lastknown import KnownFlag
 from controller.ports import Clock, NotificationStore, Store
 from controller.recent import Recent
@@ -157,6 +158,10 @@ class Engine(Protocol):
     def doctor(self) -> Doctor: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def freezebook(self) -> FreezeBook:
+        """The freezes of the organisation, as this replica knows them."""
+
     @property
     def recent(self) -> Recent:
         """What was seen last of each run, for when the database does not answer."""

@@ -26,3 +26,7 @@ class FreezeBook:
     ) -> tuple[OrganisationFreeze, ...]:
         """Those of a plan that hold or are to come."""
         return tuple(one for one in self._freezes if not one.is_over(now) and one.covers(environment, *labels))
+
+    def holding(self, now: datetime) -> tuple[OrganisationFreeze, ...]:
+        """Those that hold now, whatever they cover."""
+        return tuple(one for one in self._freezes if one.holds(now))

@@ -90,6 +90,7 @@ class Screens:
             chosen=chosen,
             listing=listing,
             raises=self._engine.presence.raises(),
+            freezes=self._engine.freezebook.holding(self._now()),
             now=self._now(),
         )
         owners = sorted({row.owner for row in listing.rows if row.owner})[:MOST_OWNERS]

@@ -1,9 +1,11 @@
 """What is remembered of runs, so that pages have something to show: the newest, and not too much of it."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from controller.domain.audit import AuditEntry
 from controller.recent import POINTS_KEPT, Recent
+from tests.support.engine import World
 from tests.support.statuses import NOW, make_rule, make_status
 
 RULE = make_rule("errors-high")
@@ -60,3 +62,23 @@ def test_events_are_kept_without_their_evidence() -> None:
     assert known is not None
     assert [event.reason for event in known.events] == ["r"]
     assert known.events[0].details == {}
+
+
+async def test_ticks_tell_what_they_saw_also_while_the_database_is_away(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.started()
+    await world.run_for(60.0)
+    seen = world.engine.recent.of("checkout-v2")
+    assert seen is not None
+    assert [rule.outcome for rule in seen.status.rules if rule.rule == "errors-high"] == ["pass"]
+
+    world.source.sides["on"] = {"error_rate": 0.03}
+    await world.blind_for(60.0)
+
+    blind = world.engine.recent.of("checkout-v2")
+    assert blind is not None
+    (rule,) = [rule for rule in blind.status.rules if rule.rule == "errors-high"]
+    assert (rule.outcome, rule.value) == ("breach", 0.03)
+    assert blind.at == world.clock.now()
+    values = [point.value for point in world.engine.recent.curve("checkout-v2", rule)]
+    assert values[0] != values[-1] == 0.03

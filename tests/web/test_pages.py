@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
+from controller.domain.freezes import OrganisationFreeze
 from controller.domain.rollout import Block
 from controller.domain.status import RunStatus
 from tests.api.fake_engine import START, FakeEngine, Gone
@@ -174,3 +175,25 @@ async def test_after_a_cold_start_without_a_database_the_flags_are_shown_and_can
     assert "Nothing more is known of it here" in phone.text
     assert "Killed: everybody gets the fallback" in done.text
     assert len(engine.killbook.active()) == 1
+
+
+async def test_the_list_says_what_is_frozen_and_until_when(engine: FakeEngine, browser: Browser) -> None:
+    freeze = OrganisationFreeze(
+        name="black-friday",
+        starts_at=START,
+        ends_at=START + timedelta(days=1),
+        added_by="dana",
+        added_at=START,
+        reason="the shop is full",
+        environments=("production",),
+        labels={"tier": "1"},
+    )
+    engine.freezebook.load([freeze])
+
+    page = await browser.get("/")
+    engine.clock.passed = 25 * 3600.0
+    after = await browser.log_in(engine.secret_of("read"))
+
+    assert "Frozen: black-friday, until 2026-11-21 12:00 UTC, by dana: the shop is full." in page.text
+    assert "It covers production where tier is 1" in page.text
+    assert "Frozen" not in after.text
