@@ -25,6 +25,7 @@ from tests.peers.incident.staging import (
     staged,
 )
 from tests.peers.incident.timeline import Timeline, changes, seconds
+from tests.support.postgres import Frozen
 from tests.support.prometheus import prometheus_binary
 from tests.support.server import wait_until
 
@@ -42,7 +43,8 @@ def test_a_bad_release_is_killed_by_its_guardrail_and_one_that_only_a_team_sees_
             _wait_for_half(scene, plan)
         began = time.time()
         _checkout_is_killed(scene)
-        _search_is_paused_and_resumed_and_paused_again(scene)
+        _search_is_paused_once_for_a_start_of_its_alert(scene)
+        _search_is_paused_by_the_next_start_as_soon_as_that_can_be(scene)
         _channels_have_told_all(timeline)
         _recollect(scene, began)
         _write(timeline.table(began))
@@ -65,14 +67,13 @@ def _checkout_is_killed(scene: Scene) -> None:
     assert kill["confirmed_at"]
 
 
-def _search_is_paused_and_resumed_and_paused_again(scene: Scene) -> None:
-    rampart, plan = scene.rampart, SEARCH
+def _search_is_paused_once_for_a_start_of_its_alert(scene: Scene) -> None:
+    rampart, timeline, plan = scene.rampart, scene.timeline, SEARCH
     assert rampart.status(plan)["phase"] == "progressing"
     scene.breaks(plan)
     scene.heard("paused")
     assert rampart.status(plan)["phase"] == "paused"
     assert "alert SearchIndexLags of" in rampart.status(plan)["reason"]
-    timeline = scene.timeline
     wait_until(
         lambda: timeline.of("pagerduty", "trigger", "paused", plan), seconds=30, what="somebody to be paged"
     )
@@ -82,8 +83,16 @@ def _search_is_paused_and_resumed_and_paused_again(scene: Scene) -> None:
     assert rampart.status(plan)["phase"] == "progressing", "the same start of the alert pauses once"
     scene.is_mended(plan)
     scene.heard("resolved", after=resumed)
+
+
+def _search_is_paused_by_the_next_start_as_soon_as_that_can_be(scene: Scene) -> None:
+    rampart, timeline, plan = scene.rampart, scene.timeline, SEARCH
     again = len(scene.deliveries())
-    scene.breaks(plan)
+    timeline.add("PostgreSQL", "hangs: all its processes are stopped")
+    with Frozen(rampart.postmaster):
+        scene.breaks(plan)
+        scene.heard("unable", after=again)
+    timeline.add("PostgreSQL", "goes on")
     scene.heard("paused", after=again)
     scene.is_mended(plan)
     ended = len(scene.deliveries())

@@ -324,9 +324,9 @@ def staged(folder: Path, timeline: Timeline) -> Iterator[Scene]:
         receivers = stack.enter_context(Receivers(timeline))
         settings = (
             f'public_url = "https://rampart.acme.example"\n[sources.prod-prometheus]\nkind = "prometheus"\n'
-            f'url = "{scene.prometheus}"\n[engine]\npoll_seconds = 0.2\n{receivers.settings(folder)}'
+            f'url = "{scene.prometheus}"\n[engine]\npoll_seconds = 0.2\n[database]\ntimeout_seconds = 1.0\n'
         )
-        # The source is asked by the doctor at an apply: it has to be there before.
+        settings += receivers.settings(folder)
         rampart = scene.rampart = stack.enter_context(serving(folder, settings))
         token = folder / "alertmanager.token"
         made = rampart.call("POST", "tokens", {"name": "alertmanager", "scopes": ["kill"]})
