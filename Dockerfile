@@ -16,15 +16,15 @@ WORKDIR /src
 # The dependencies are a layer of their own: it changes only with the locks. The odd name lets wheels/ be missing.
 COPY requirements.lock requirements-build.lock wheel[s] wheels/
 RUN python3 -m venv --without-pip /opt/rampart \
- && python3 -m venv /opt/build \
- && /opt/build/bin/pip --python /opt/rampart/bin/python install --quiet --require-hashes -r wheels/requirements.lock \
- && /opt/build/bin/pip install --quiet --require-hashes -r wheels/requirements-build.lock
+ && python3 -m venv /build \
+ && /build/bin/pip --python /opt/rampart/bin/python install --quiet --require-hashes -r wheels/requirements.lock \
+ && /build/bin/pip install --quiet --require-hashes -r wheels/requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY controller controller
 COPY migrations migrations
 COPY policies policies
-RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /dist . \
- && /opt/build/bin/pip --python /opt/rampart/bin/python install --quiet --no-deps --no-index /dist/*.whl
+RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /dist . \
+ && /build/bin/pip --python /opt/rampart/bin/python install --quiet --no-deps --no-index /dist/*.whl
 
 # hadolint ignore=DL3006
 FROM ${BASE}
