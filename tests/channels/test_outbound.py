@@ -72,6 +72,16 @@ async def test_what_a_receiver_answers_is_shown_in_one_short_line(out: Outbound)
         assert len(str(caught.value)) < SHOWN_CHARACTERS + 100
 
 
+async def test_an_answer_that_never_ends_is_not_read_to_its_end(
+    out: Outbound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbound, "READ_SECONDS", 60.0)
+    async with HttpReceiver().open() as receiver:
+        receiver.fault = Fault.HUGE
+        with pytest.raises(Unavailable, match="it answered 500: endless endless"):
+            await sent(out, receiver)
+
+
 async def test_no_cookie_and_no_connection_lives_longer_than_a_message_and_nothing_packed_is_asked_for(
     out: Outbound,
 ) -> None:

@@ -119,6 +119,20 @@ async def test_who_asks_for_it_is_paged_for_approvals_until_they_are_given(tmp_p
         assert pager.open == {}
 
 
+async def test_what_only_ends_something_opens_nothing(tmp_path: Path) -> None:
+    async with HttpReceiver(takes=202).open() as receiver:
+        pager = Pager(receiver, tmp_path, approvals=True)
+        await pager.told(event("approval"), event("paused", only_ends=True))
+        assert pager.open == {}
+
+
+async def test_what_was_never_opened_is_not_ended(tmp_path: Path) -> None:
+    async with HttpReceiver(takes=202).open() as receiver:
+        pager = Pager(receiver, tmp_path)
+        await pager.told(event("advanced"))
+        assert [received.path for received in receiver.seen] == ["/v2/change/enqueue"]
+
+
 async def test_a_test_rings_and_is_no_incident_of_a_flag(tmp_path: Path) -> None:
     async with HttpReceiver(takes=202).open() as receiver:
         pager = Pager(receiver, tmp_path)

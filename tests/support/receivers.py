@@ -29,7 +29,7 @@ class Fault(Enum):
     """`SLOW`: no answer before the fault is over. `RESET`: the connection is cut. `LOST`: as if it had been taken,
     but the answer gets lost. `BUSY`: come back in `RETRY_AFTER_SECONDS` (SMTP cannot say when). `REFUSED`: for
     good. `ENDED`: for good, and do not come again. `REDIRECT`: to `moved_to`. `GARBAGE`: not the protocol at all.
-    `HUGE`: an error whose text never seems to end.
+    `HUGE`: an error whose text never ends.
     """
 
     SLOW = "slow"
@@ -159,8 +159,16 @@ class HttpReceiver(Receiver):
             case Fault.GARBAGE:
                 return raw(request, b"\x00\x01 this is not HTTP \xff\r\n\r\n" * 10)
             case Fault.HUGE:
-                return web.Response(status=500, headers=PLAIN_TEXT, body=b"endless " * (HUGE_BYTES // 8))
+                return await endless(request)
         raise AssertionError("every fault is answered above")
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    """Until the other side hangs up."""
+    response = web.StreamResponse(status=500, headers=PLAIN_TEXT)
+    await response.prepare(request)
+    while True:
+        await response.write(b"endless " * 8192)
 
 
 def cut(request: web.Request) -> web.StreamResponse:
