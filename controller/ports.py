@@ -343,8 +343,8 @@ class NotificationStore(Protocol):
     async def dead(self, *, channel: str | None = None, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         """By id, from the one behind `after` on."""
 
-    async def redeliver(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+    async def redeliver(self, letters: Letters, entry: AuditEntry) -> Sequence[str]:
         """They wait again as if they had just been taken; audited. Returns the ids of those that were there."""
 
-    async def discard(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+    async def discard(self, letters: Letters, entry: AuditEntry) -> Sequence[str]:
         """They are forgotten; audited. Returns the ids of those that were there."""

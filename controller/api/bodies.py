@@ -129,7 +129,7 @@ class NewTrigger(TriggerView, frozen=True):
 class LettersBody(Body, frozen=True):
     """Dead letters: by id, of a channel, or with both those of both. All of them only when it says so."""
 
-    ids: Annotated[list[Annotated[int, Meta(ge=1, le=2**53)]], Meta(max_length=1000)] = []
+    ids: Annotated[list[Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,17}$")]], Meta(max_length=1000)] = []
     channel: Name | None = None
     everything: bool = False
     note: Text = ""

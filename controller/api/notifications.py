@@ -81,7 +81,7 @@ def _meant(actor: Actor, data: LettersBody) -> Letters:
 
 def _changed(letters: Letters, ids: list[int]) -> LettersChanged:
     if letters.ids and not ids:
-        named = ", ".join(str(one) for one in letters.ids)
+        named = ", ".join(letters.ids)
         raise NotFound(f"no dead letter has the id {named}; it may have been sent again meanwhile")
     return LettersChanged(ids=ids)
 

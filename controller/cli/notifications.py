@@ -172,7 +172,7 @@ def _body(ids: tuple[int, ...], channel: str | None, everything: bool, note: str
         raise click.UsageError("name the ids of dead letters, or --channel, or --all")
     if everything and (ids or channel):
         raise click.UsageError("--all is every dead letter; leave it away, or ids and --channel")
-    return {"ids": list(ids), "channel": channel, "everything": everything, "note": note}
+    return {"ids": [str(one) for one in ids], "channel": channel, "everything": everything, "note": note}
 
 
 def _letters_text(changed: LettersChanged) -> str:

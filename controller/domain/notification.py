@@ -40,9 +40,12 @@ class Backlog(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """`why` it was given up, after how many failed `attempts`. `message` is None when it cannot be read."""
+    """`why` it was given up, after how many failed `attempts`. `message` is None when it cannot be read.
 
-    id: int
+    `id` is a number as text: of two letters the one that was taken later has the higher one.
+    """
+
+    id: str
     channel: str
     died_at: datetime
     attempts: int
@@ -61,11 +64,11 @@ class Shed(Struct, frozen=True, kw_only=True):
 class Letters(Struct, frozen=True, kw_only=True):
     """Which dead letters are meant: those of `ids`, or all of `channel`; with both, those of both."""
 
-    ids: tuple[int, ...] | None = None
+    ids: tuple[str, ...] | None = None
     channel: str | None = None
 
 
 class LettersChanged(Struct, frozen=True, kw_only=True):
     """The ids of those that were there."""
 
-    ids: list[int]
+    ids: list[str]

@@ -128,7 +128,7 @@ class MemoryNotifications:
         found = [one for one in self._dead() if one.id > after and channel in (None, one.owed.channel)]
         return [
             DeadLetter(
-                id=one.id,
+                id=str(one.id),
                 channel=one.owed.channel,
                 died_at=datetime.fromtimestamp(one.died_at or 0.0, UTC),
                 attempts=one.attempts,
@@ -138,24 +138,24 @@ class MemoryNotifications:
             for one in found[:limit]
         ]
 
-    async def redeliver(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+    async def redeliver(self, letters: Letters, entry: AuditEntry) -> Sequence[str]:
         meant = self._meant(letters, entry)
         for letter in meant:
             letter.died_at, letter.attempts, letter.why, letter.taken_at = None, 0, "", self._now()
-        return [one.id for one in meant]
+        return [str(one.id) for one in meant]
 
-    async def discard(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+    async def discard(self, letters: Letters, entry: AuditEntry) -> Sequence[str]:
         meant = self._meant(letters, entry)
         for letter in meant:
             del self.letters[letter.owed.channel, letter.owed.message.id]
-        return [one.id for one in meant]
+        return [str(one.id) for one in meant]
 
     def _meant(self, letters: Letters, entry: AuditEntry) -> list[Letter]:
         """Audited, when there are any."""
         meant = [
             one
             for one in self._dead()
-            if (letters.ids is None or one.id in letters.ids) and letters.channel in (None, one.owed.channel)
+            if (letters.ids is None or str(one.id) in letters.ids) and letters.channel in (None, one.owed.channel)
         ]
         if meant:
             messages = [f"{one.owed.channel}: {one.owed.message.id}" for one in meant]

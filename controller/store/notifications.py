@@ -86,23 +86,23 @@ class PostgresNotifications:
     async def dead(self, *, channel: str | None = None, after: int = 0, limit: int = 100) -> Sequence[DeadLetter]:
         return [_dead_letter(row) for row in await self._fetch("dead", after, channel, limit)]
 
-    async def redeliver(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+    async def redeliver(self, letters: Letters, entry: AuditEntry) -> Sequence[str]:
         return await self._audited("redeliver", letters, entry)
 
-    async def discard(self, letters: Letters, entry: AuditEntry) -> Sequence[int]:
+    async def discard(self, letters: Letters, entry: AuditEntry) -> Sequence[str]:
         return await self._audited("discard", letters, entry)
 
-    async def _audited(self, statement: str, letters: Letters, entry: AuditEntry) -> Sequence[int]:
-        ids = None if letters.ids is None else list(letters.ids)
+    async def _audited(self, statement: str, letters: Letters, entry: AuditEntry) -> Sequence[str]:
+        ids = None if letters.ids is None else [int(one) for one in letters.ids]
 
-        async def change(connection: Connection) -> Sequence[int]:
+        async def change(connection: Connection) -> Sequence[str]:
             rows = await connection.fetch(SQL[statement], ids, letters.channel)
             changed = sorted(rows, key=lambda row: row["id"])
             if changed:
                 messages = [f"{row['channel']}: {row['message']}" for row in changed]
                 named = replace(entry, details={**entry.details, "messages": messages})
                 await connection.fetchval(SQL["append_audit"], named.id, canonical_body(named))
-            return [row["id"] for row in changed]
+            return [str(row["id"]) for row in changed]
 
         return await self._database.transact(change)
 
@@ -117,7 +117,7 @@ def _dead_letter(row: Any) -> DeadLetter:
     except msgspec.DecodeError:
         told = None  # `why` says so
     return DeadLetter(
-        id=row["id"],
+        id=str(row["id"]),
         channel=row["channel"],
         died_at=row["died_at"],
         attempts=row["attempts"],

@@ -31,7 +31,7 @@ async def letters(engine: FakeEngine) -> list[DeadLetter]:
     return list(await engine.notifications.dead())
 
 
-def changed(answer: httpx.Response) -> list[int]:
+def changed(answer: httpx.Response) -> list[str]:
     assert answer.status_code == 200, answer.text
     return msgspec.json.decode(answer.content, type=LettersChanged).ids
 
@@ -61,7 +61,7 @@ async def test_dead_letters_come_with_what_they_say_and_why_in_pages_and_by_chan
     assert letters[0].why == "410: the address is gone"
     assert letters[0].message is not None
     assert letters[0].message.reason == "INC-1"
-    assert await dead(engine, client, limit=1, after=letters[0].id) == letters[1:2]
+    assert await dead(engine, client, limit=1, after=int(letters[0].id)) == letters[1:2]
     assert await dead(engine, client, channel="team") == letters[2:]
 
 
@@ -71,7 +71,7 @@ async def test_what_is_sent_again_or_discarded_is_named_by_id_by_channel_or_expr
 ) -> None:
     headers = engine.headers("operate")
     first, second, third = (one.id for one in letters)
-    assert changed(await client.post(path, headers=headers, json={"ids": [second, 987]})) == [second]
+    assert changed(await client.post(path, headers=headers, json={"ids": [second, "987"]})) == [second]
     assert (await client.post(path, headers=headers, json={"ids": [first], "channel": "team"})).status_code == 404
     assert changed(await client.post(path, headers=headers, json={"channel": "oncall"})) == [first]
     assert (await client.post(path, headers=headers, json={})).status_code == 422
@@ -107,7 +107,7 @@ async def test_ids_of_no_dead_letter_are_said_to_be_none(
     engine: FakeEngine, letters: list[DeadLetter], client: httpx.AsyncClient, path: str
 ) -> None:
     before = await engine.store.audit_head()
-    answer = await client.post(path, headers=engine.headers("operate"), json={"ids": [987]})
+    answer = await client.post(path, headers=engine.headers("operate"), json={"ids": ["987"]})
     assert (answer.status_code, "987" in answer.json()["detail"]) == (404, True)
     assert await engine.store.audit_head() == before
 

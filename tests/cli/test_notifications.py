@@ -24,8 +24,10 @@ TOLD = Message(
     reason="error_rate 12 % is above 10 %",
     rollout="checkout-v2",
 )
-LETTER = DeadLetter(id=17, channel="oncall", died_at=NOW, attempts=1, why="410: the address is gone", message=TOLD)
-UNREADABLE = DeadLetter(id=18, channel="team", died_at=NOW, attempts=0, why="it cannot be read: …", message=None)
+LETTER = DeadLetter(
+    id="17", channel="oncall", died_at=NOW, attempts=1, why="410: the address is gone", message=TOLD
+)
+UNREADABLE = DeadLetter(id="18", channel="team", died_at=NOW, attempts=0, why="it cannot be read: …", message=None)
 WELL = [Backlog(channel="oncall"), Backlog(channel="team", waiting=1, oldest_waiting_seconds=2.0)]
 ILL = [
     Backlog(channel="oncall", dead=1),
@@ -94,7 +96,7 @@ def test_only_of_one_channel_and_none_of_that_name(rampart: Rampart, server: Stu
 @pytest.mark.parametrize(
     ("arguments", "body"),
     [
-        (["17", "18"], {"ids": [17, 18], "channel": None, "everything": False, "note": ""}),
+        (["17", "18"], {"ids": ["17", "18"], "channel": None, "everything": False, "note": ""}),
         (
             ["--channel", "oncall", "-m", "back"],
             {"ids": [], "channel": "oncall", "everything": False, "note": "back"},
@@ -105,7 +107,7 @@ def test_only_of_one_channel_and_none_of_that_name(rampart: Rampart, server: Stu
 def test_dead_letters_are_sent_again(
     rampart: Rampart, server: StubServer, arguments: list[str], body: dict[str, object]
 ) -> None:
-    server.answers("POST", "notifications/dead/redeliver", LettersChanged(ids=[17, 18]))
+    server.answers("POST", "notifications/dead/redeliver", LettersChanged(ids=["17", "18"]))
     told = rampart("notifications", "redeliver", *arguments)
     assert (told.returncode, told.stdout) == (0, "2 dead letters will be tried again\n")
     assert server.bodies("notifications/dead/redeliver") == [body]
@@ -119,7 +121,7 @@ def test_which_ones_must_be_said(rampart: Rampart, server: StubServer, verb: str
 
 
 def test_without_a_terminal_a_discard_needs_its_reason(rampart: Rampart, server: StubServer) -> None:
-    server.answers("POST", "notifications/dead/discard", LettersChanged(ids=[17]))
+    server.answers("POST", "notifications/dead/discard", LettersChanged(ids=["17"]))
     told = rampart("notifications", "discard", "17")
     assert (told.returncode, server.asked) == (2, [])
     assert "-m" in told.stderr
@@ -131,7 +133,7 @@ def test_without_a_terminal_a_discard_needs_its_reason(rampart: Rampart, server:
 def test_on_a_terminal_a_discard_asks_once(
     terminal: Callable[..., Terminal], server: StubServer, typed: str, sent: bool
 ) -> None:
-    server.answers("POST", "notifications/dead/discard", LettersChanged(ids=[17]))
+    server.answers("POST", "notifications/dead/discard", LettersChanged(ids=["17"]))
     shown = terminal("notifications", "discard", "17")
     shown.see("Forget these dead letters?")
     shown.type(f"{typed}\n")
