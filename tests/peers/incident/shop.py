@@ -39,10 +39,11 @@ class Shop:
             new = self._client.variation(flag, context, False)
             if new:
                 self.served[flag] = time.time()
-            request.code = 500 if new and flag == CHECKOUT and flag in self.faults and customer % 2 else 200
+            code = 500 if new and flag == CHECKOUT and flag in self.faults and customer % 2 else 200
+            request.code = code
             if new and flag == SEARCH and flag in self.faults:
                 self._backlog.inc()
-        return request.code
+        return code
 
     def mend(self, flag: str) -> None:
         self.faults.discard(flag)
@@ -92,7 +93,7 @@ def door_of(shop: Shop) -> type[BaseHTTPRequestHandler]:
 
 def main() -> None:
     url, key, port = sys.argv[1:]
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = FlagMetrics(service="shop", environment="production")
     config = Config(
         key, base_uri=url, stream_uri=url, events_uri=url, send_events=False, diagnostic_opt_out=True,

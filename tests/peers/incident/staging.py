@@ -341,7 +341,7 @@ def staged(folder: Path, timeline: Timeline) -> Iterator[Scene]:
 
 @contextmanager
 def _shop(scene: Scene, sdk_key: str) -> Iterator[None]:
-    command = [sys.executable, HERE / "shop.py", scene.rampart.url, sdk_key, str(scene.ports["shop"])]
+    command = [sys.executable, str(HERE / "shop.py"), scene.rampart.url, sdk_key, str(scene.ports["shop"])]
     recipes = str(ROOT / "docs" / "recipes")
     with process(command, scene.folder / "shop.log", PYTHONPATH=recipes):
         wait_until(lambda: answers(f"{scene.shop}/served"), seconds=40, what="the shop")
