@@ -62,7 +62,7 @@ CALM = (
     Shot("phone-paused", f"/r/{PAUSED}", KIM, (PHONE, DARK_PHONE)),
     Shot("phone-killed", f"/r/{KILLED}", KIM, (PHONE,)),
     Shot("phone-completed", f"/r/{DONE}", SAM, (PHONE,)),
-    Shot("approval", f"/r/{GATED_ONE}", KIM, (PHONE,)),
+    Shot("phone-gate", f"/r/{GATED_ONE}", KIM, (PHONE,)),
     Shot("approvals", "/approvals", KIM, (DESKTOP, PHONE)),
     Shot("raised", "/raised?within=24h", SAM, (DESKTOP, PHONE)),
     Shot("kill", f"/r/{HEALTHY}/kill", SAM, (PHONE, DARK_PHONE)),
@@ -97,7 +97,8 @@ class Camera:
 
     def keep(self, visitor: Visitor, name: str) -> None:
         look = visitor.look
-        target = self._folder / f"{name}-{look.device}{'-dark' if look.scheme == 'dark' else ''}.png"
+        device = [] if name.startswith(look.device) else [look.device]
+        target = self._folder / f"{'-'.join([name, *device, look.scheme])}.png"
         visitor.page.evaluate("window.scrollTo(0, 0)")
         visitor.page.screenshot(path=target, full_page=True, animations="disabled")
         print(f"{target.name} {target.stat().st_size // 1000} kB", flush=True)  # noqa: T201 - a command
@@ -144,7 +145,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="screenshots-") as place,
         shop_of(SHOWN) as app,
-        world_of(Path(place), app) as world,
+        world_of(Path(place), app, window="10s") as world,
         running_chromium() as chromium,
     ):
         swinging = threading.Thread(target=lively, args=(world, ended))

@@ -14,7 +14,9 @@ AXE = ROOT / "tests" / "peers" / "node_modules" / "axe-core" / "axe.min.js"
 INSTALL = "these tests need Chromium and packages of npm: run tests/peers/install.sh"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 RUN_AXE = """
-tags => axe.run(document, { runOnly: { type: "tag", values: tags }, resultTypes: ["violations"] })
+tags => axe.run(document, {
+    runOnly: { type: "tag", values: tags }, resultTypes: ["violations"], preload: false, iframes: false
+  })
   .then(found => found.violations.flatMap(one => one.nodes.map(
     node => `${one.id}: ${node.target} ${node.failureSummary} ${node.html.slice(0, 200)}`)))
 """

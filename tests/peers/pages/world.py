@@ -19,10 +19,7 @@ PEOPLE = {
 """Dana writes the plans; Kim is the second person; Sam is on call; Viv may only look."""
 
 GROUPS = f'[groups]\nmanagers = ["{DANA}", "{KIM}"]\n'
-POLICY_NAME = "web-service"
-POLICY = manifests.policy(every="300ms", window="10s", stale_after="10s", before="10s", pause_for="1s").replace(
-    "name: quick", f"name: {POLICY_NAME}"
-)
+POLICY = "web-service"
 FLAG = """\
 apiVersion: rampart/v1
 kind: Flag
@@ -57,16 +54,22 @@ GATED: Sequence[Stage] = (("canary", "1%", "1s"), ("half", "50%", "2h" + GATE), 
 SHORT: Sequence[Stage] = (("canary", "10%", "1s"), ("everyone", "100%", "1s"))
 
 
+def policy(window: str) -> str:
+    text = manifests.policy(every="300ms", window=window, stale_after=window, before=window, pause_for="1s")
+    return text.replace("name: quick", f"name: {POLICY}")
+
+
 def plan(flag: str, stages: Sequence[Stage]) -> str:
     lines = [f"    - {{ name: {name}, exposure: {exposure}, bake: {bake} }}" for name, exposure, bake in stages]
     return PLAN.format(flag=flag, stages="\n".join(lines))
 
 
 class World:
-    """`traffic` is what the shop has to do, by flag and variation; change it to make a release bad."""
+    """`window` is that of the policy: a longer one has no gaps on a busy machine, and takes longer to begin."""
 
-    def __init__(self, server: RampartServer, app: Exposition) -> None:
+    def __init__(self, server: RampartServer, app: Exposition, window: str) -> None:
         self.server = server
+        self.window = window
         self.app = app
         self.secrets: dict[str, str] = {}
         self.sdk_key = ""
@@ -83,7 +86,7 @@ class World:
 
     def apply(self, plans: Mapping[str, Sequence[Stage]]) -> None:
         """By Dana, all at once."""
-        files = [(f"{POLICY_NAME}.policy.yaml", POLICY)]
+        files = [(f"{POLICY}.policy.yaml", policy(self.window))]
         for flag, stages in plans.items():
             files += [(f"{flag}.flag.yaml", FLAG.format(flag=flag)), (f"{flag}.rollout.yaml", plan(flag, stages))]
         self.by(DANA, "POST", "manifests", {"files": [{"name": name, "text": text} for name, text in files]})
@@ -141,12 +144,12 @@ def shop_of(flags: Sequence[str]) -> Iterator[Exposition]:
 
 
 @contextmanager
-def world_of(folder: Path, app: Exposition, settings: str = "") -> Iterator[World]:
+def world_of(folder: Path, app: Exposition, settings: str = "", *, window: str = "4s") -> Iterator[World]:
     """A server that measures the shop (`settings` may say how), no flags yet, and its people."""
     server = RampartServer(folder, (settings or manifests.scrape_settings(app.url, every=0.3)) + GROUPS)
     try:
         server.start()
-        world = World(server, app)
+        world = World(server, app, window)
         world.hire()
         yield world
     finally:
