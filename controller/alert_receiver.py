@@ -19,6 +19,7 @@ from controller.kill_ledger import KillLedger
 from controller.killbook import KillBook
 from controller.killer import Killer
 from controller.ports import Clock, Store
+from controller.settings import EngineSettings
 from controller.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ class AlertReceiver:
         store: Store,
         clock: Clock,
         metrics: Metrics,
+        settings: EngineSettings,
     ) -> None:
         self._commands = commands
         self._killer = killer
@@ -49,10 +51,14 @@ class AlertReceiver:
         self._store = store
         self._clock = clock
         self._metrics = metrics
+        self._settings = settings
 
     async def receive(self, alerts: Sequence[Alert], actor: Actor) -> list[AlertResult]:
         """Never raises for what one of them cannot do: its outcome is `unable`, and it should be sent again."""
-        work = [one for alert in alerts for one in self._work(alert, actor)]
+        work: list[Order | AlertResult] = []
+        for alert in alerts:
+            orders = self._orders(alert, actor, work) if alert.firing else []
+            work += orders or [self._nothing_to_do(alert)]
         orders = [one for one in work if isinstance(one, Order)]
         done = await self._kill_all([one for one in orders if one.action == "kill"], actor)
         done |= await self._pause_all([one for one in orders if one.action == "pause"], actor)
@@ -62,15 +68,25 @@ class AlertReceiver:
             log.info("alert_received", alert=result.alert, outcome=result.outcome, rollout=result.rollout)
         return results
 
-    def _work(self, alert: Alert, actor: Actor) -> Sequence[Order | AlertResult]:
-        orders = self._orders(alert, actor) if alert.firing else []
-        return orders or [self._nothing_to_do(alert)]
+    def _orders(self, alert: Alert, actor: Actor, before: Sequence[Order | AlertResult]) -> list[Order]:
+        """`before` is what was ordered already."""
+        orders: list[Order] = []
+        for target in named(alert, self._killbook.known()):
+            may_kill = actor.may("kill", target.flag.environment)
+            too_many = self._too_many(target.flag, [*before, *orders])
+            orders.append(order(alert, target, may_kill=may_kill, too_many=too_many))
+        return orders
 
-    def _orders(self, alert: Alert, actor: Actor) -> list[Order]:
-        return [
-            order(alert, target, may_kill=actor.may("kill", target.flag.environment))
-            for target in named(alert, self._killbook.known())
-        ]
+    def _too_many(self, flag: FlagRef, before: Sequence[Order | AlertResult]) -> str:
+        """Why one flag more may not be killed without a person; empty when it may, or is killed anyway."""
+        about_to_be = {one.flag for one in before if isinstance(one, Order) and one.action == "kill"}
+        if flag in about_to_be or self._killbook.holds(flag):
+            return ""
+        fresh = sum(not self._killbook.holds(one) for one in about_to_be)
+        killed = fresh + self._killbook.automatic_kills(self._settings.automatic_kills_window_seconds)
+        if killed < self._settings.max_automatic_kills:
+            return ""
+        return f"{killed} flags were killed automatically just now, so a person must look first"
 
     def _nothing_to_do(self, alert: Alert) -> AlertResult:
         if not alert.firing:
@@ -101,7 +117,7 @@ class AlertReceiver:
         if order.kill_id in self._killbook:
             return "repeated", f"{order.kill_id} of this start of the alert holds {order.flag}"
         if held := self._killbook.holds(order.flag):
-            await self._note(order, actor)
+            await self._note(order, actor, f"{order.flag} was killed already")
             return "already_killed", f"{order.flag} was killed already ({', '.join(held)})"
         if self._killbook.was_released(order.kill_id) or await self._was_taken(order):
             return "repeated", f"this start of the alert was dealt with before, by {order.kill_id}"
@@ -131,8 +147,8 @@ class AlertReceiver:
             log.warning("alert_not_recalled", kill_id=order.kill_id, error=str(error) or "timed out")
         return False
 
-    async def _note(self, order: Order, actor: Actor) -> None:
-        """So that a repetition does not kill once a person has reset. Without a database: the flag is off."""
+    async def _note(self, order: Order, actor: Actor, why: str) -> None:
+        """So that no repetition kills once a person has looked. Without a database that cannot be had."""
         if not self._ledger.store_answers:
             return
         entry = AuditEntry(
@@ -143,7 +159,7 @@ class AlertReceiver:
             cause="alert",
             subject=str(order.flag),
             environment=order.flag.environment,
-            reason=f"{order.reason}; {order.flag} was killed already",
+            reason=f"{order.reason}; {why}",
             flag=str(order.flag),
             details={"alert": order.alert.facts()},
         )
@@ -170,6 +186,8 @@ class AlertReceiver:
         """Ticks change the run, too: what came between is looked at again. Raises StoreUnavailable."""
         for _ in range(ATTEMPTS):
             try:
+                if order.spared:
+                    await self._note(order, actor, "not killed")
                 return await self._commands.pause_by_alert(order, actor)
             except NotFound as error:
                 return "not_running", str(error)

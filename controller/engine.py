@@ -141,6 +141,7 @@ class Engine:
             store=self.store,
             clock=self._clock,
             metrics=self.metrics,
+            settings=self._settings.engine,
         )
 
     def _announcer(

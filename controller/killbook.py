@@ -163,7 +163,7 @@ class KillBook:
         self._released.pop(held.kill.id, None)
         self._held[held.kill.id] = held
         self._of_flag.setdefault(held.kill.flag, {})[held.kill.id] = held
-        if held.kill.cause == "policy":
+        if held.record.cause != "user":
             self._automatic.append(held.kill.accepted_at)
         return held
 

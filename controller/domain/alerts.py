@@ -7,7 +7,7 @@ says nothing of the release. Which alert acts on what is decided here, from the 
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -89,13 +89,17 @@ TargetT = TypeVar("TargetT", bound=Target)
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """What one alert shall do to one rollout. `remark` says why that is not what it asked for."""
+    """What one alert shall do to one rollout. `remark` says why that is not what it asked for.
+
+    `spared`: it would have been a kill, but for the number of them.
+    """
 
     alert: Alert
     plan: str
     flag: FlagRef
     action: AlertAction
     remark: str = ""
+    spared: bool = False
 
     @property
     def reason(self) -> str:
@@ -140,19 +144,28 @@ def named(alert: Alert, known: Iterable[TargetT]) -> list[TargetT]:
     return [one for one in known if (one.flag.key, one.flag.environment) == flag]
 
 
-def order(alert: Alert, target: Target, *, may_kill: bool) -> Order:
-    """`may_kill`: whoever brings the alert may kill in that environment. Only a plain wish to kill kills."""
+def order(alert: Alert, target: Target, *, may_kill: bool, too_many: str = "") -> Order:
+    """`may_kill`: whoever brings the alert may kill in that environment. Only a plain wish to kill kills.
+
+    `too_many` says that, and how many, flags were killed without a person: then one must look first (promise I21).
+    """
     wish, remark = alert.labels.get(ACTION) or "pause", ""
     if wish not in ("pause", "kill"):
         remark = f'{ACTION} "{one_line(wish, 20)}" is neither pause nor kill'
-        wish = "pause"
     elif wish == "kill" and target.alerts != "kill":
         remark = "it asks for a kill, and the plan lets alerts pause only"
-        wish = "pause"
     elif wish == "kill" and not may_kill:
         remark = "it asks for a kill, and its token may not kill there"
-        wish = "pause"
-    return Order(alert=alert, plan=target.plan, flag=target.flag, action=cast("AlertAction", wish), remark=remark)
+    elif wish == "kill" and too_many:
+        remark = f"it asks for a kill, and {too_many}"
+    return Order(
+        alert=alert,
+        plan=target.plan,
+        flag=target.flag,
+        action="kill" if wish == "kill" and not remark else "pause",
+        remark=remark,
+        spared=bool(too_many) and remark.endswith(too_many),
+    )
 
 
 def one_line(text: str, length: int) -> str:

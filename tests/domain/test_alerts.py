@@ -73,6 +73,15 @@ def test_only_a_plain_wish_that_plan_and_token_allow_kills_and_all_else_pauses(
     assert given.remark in given.reason
 
 
+def test_after_too_many_kills_an_alert_pauses_whatever_it_asks_for() -> None:
+    asking = alert(rampart_action="kill")
+    spared = order(asking, KILLABLE, may_kill=True, too_many="3 flags were killed")
+    assert (spared.action, spared.spared) == ("pause", True)
+    assert "3 flags were killed" in spared.reason
+    for target, may_kill in ((PRODUCTION, True), (KILLABLE, False)):
+        assert not order(asking, target, may_kill=may_kill, too_many="3 flags were killed").spared
+
+
 def test_a_plan_allows_alerts_no_more_than_a_pause_unless_it_says_so_and_never_more_while_it_observes() -> None:
     assert most_allowed(make_plan()) == "pause"
     assert most_allowed(make_plan(alerts={"maxAction": "kill"})) == "kill"

@@ -174,6 +174,32 @@ async def test_an_alert_kills_where_the_plan_allows_it_and_a_repetition_after_a_
     assert await told(world, replace(TO_KILL, starts_at=NOW + timedelta(hours=1))) == ["killed"]
 
 
+async def test_a_fourth_flag_is_not_killed_before_a_person_has_looked_and_not_later_either(world: World) -> None:
+    await world.started(KILLABLE)
+    mine = KnownFlag.of(KILLABLE)
+    others = [replace(mine, plan=f"plan-{n}", flag=replace(mine.flag, key=f"flag-{n}")) for n in range(3)]
+    world.killbook.learn([*others, mine])
+    by_flag = {"alertname": "Everything", "environment": "production", "rampart_action": "kill"}
+    alerts = [
+        replace(HIGH_ERRORS, fingerprint=one.flag.key, labels={**by_flag, "flag": one.flag.key})
+        for one in [*others, mine]
+    ]
+    assert await told(world, *alerts) == ["killed", "killed", "killed", "paused"]
+    assert (await world.run()).phase == "paused"
+    assert "3 flags were killed automatically just now, so a person must look first" in (await world.run()).status
+    await world.commands.resume("checkout-v2", DANA, "")
+    world.clock.elapsed += world.settings.automatic_kills_window_seconds + 1
+    assert await told(world, *alerts) == ["repeated"] * 4
+    assert (await world.run()).phase == "progressing"
+    assert await told(world, replace(alerts[-1], starts_at=NOW + timedelta(hours=1))) == ["killed"]
+
+
+async def test_kills_by_alerts_and_by_rules_are_counted_together(world: World) -> None:
+    await killable(world)
+    assert await told(world, TO_KILL) == ["killed"]
+    assert world.killbook.automatic_kills(600) == 1
+
+
 async def test_without_a_database_an_alert_kills_and_a_pause_is_owed(world: World) -> None:
     await killable(world)
     link = without_database(world)
