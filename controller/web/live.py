@@ -4,18 +4,19 @@ Bounded: so many streams, and of each reader only the newest of every part is ke
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
 
 from controller.errors import RampartError
-from controller.web.screens import Parts, Screen, part_digest
+from controller.web.screens import Screen, part_digest
 
 log = structlog.get_logger()
 
 MAX_STREAMS = 500
-LOOK_SECONDS = 1.0
+AGAIN_SECONDS = 2.0
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b":\n\n"
 
@@ -23,11 +24,12 @@ Look = Callable[[], Awaitable[Screen]]
 
 
 class Reading:
-    """What one tab was not sent yet, by part."""
+    """What one tab was not sent yet, by part. `began`: it was told of everything once."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, str] = {}
         self._there = asyncio.Event()
+        self.began = False
         self.ended = False
 
     def offer(self, changed: Mapping[str, str]) -> None:
@@ -52,36 +54,45 @@ class Reading:
 
 
 class Topic:
-    """One page as some people look at it; looked at once a second as long as anybody does."""
+    """One page as some people look at it; looked at again and again as long as anybody does."""
 
     def __init__(self, look: Look) -> None:
         self.readers: set[Reading] = set()
         self._look = look
         self._shown: dict[str, str] = {}
+        self._joined = asyncio.Event()
         self.task = asyncio.ensure_future(self._go_on())
 
     def join(self, reader: Reading) -> None:
-        reader.offer(self._shown)
+        """It is told of nothing that was looked at before: its page may show something newer."""
         self.readers.add(reader)
+        self._joined.set()
 
     async def _go_on(self) -> None:
         while True:
-            parts = await self._parts()
-            changed = {name: part for name, part in parts.items() if self._shown.get(name) != part}
-            self._shown |= changed
-            for reader in self.readers:
-                reader.offer(changed)
-            await asyncio.sleep(LOOK_SECONDS)
+            self._joined.clear()
+            pause = await self._look_once()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._joined.wait()
 
-    async def _parts(self) -> Parts:
-        """None of them when they cannot be had now: the page stays as it is, and it is tried again."""
+    async def _look_once(self) -> float:
+        """Seconds until the next time. What cannot be shown now stays as it is, and is tried again."""
+        present = [*self.readers]
         try:
-            return (await self._look()).parts
+            screen = await self._look()
         except RampartError as error:
             log.info("page_not_renewed", error=str(error))
+            return AGAIN_SECONDS
         except Exception as error:
             log.exception("page_not_renewed", error=f"{type(error).__name__}: {error}")
-        return {}
+            return AGAIN_SECONDS
+        changed = {name: part for name, part in screen.parts.items() if self._shown.get(name) != part}
+        self._shown |= changed
+        for reader in present:
+            reader.offer(changed if reader.began else self._shown)
+            reader.began = True
+        return screen.every_seconds
 
 
 class Live:

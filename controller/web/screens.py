@@ -19,6 +19,13 @@ from controller.web.rendering import Renderer
 from controller.web.words import STATES
 
 ROWS_PER_PAGE = 50
+LIST_SECONDS = 5.0
+"""All runs are read from the database for it."""
+
+ROLLOUT_SECONDS = 2.0
+KILL_SECONDS = 0.5
+"""From memory alone."""
+
 MOST_OWNERS = 200
 PHONE_EVENTS = 5
 
@@ -26,12 +33,13 @@ Parts = Mapping[str, Markup]
 
 
 class Screen(Struct, frozen=True, kw_only=True):
-    """`context` is for what of the page does not live."""
+    """`context` is for what of the page does not live. `every_seconds`: how often to look for what changed."""
 
     title: str
     template: str
     parts: Parts
     context: dict[str, Any] = {}
+    every_seconds: float = ROLLOUT_SECONDS
 
     def digest(self) -> str:
         """What the page shows already, so that a stream need not begin with all of it."""
@@ -100,6 +108,7 @@ class Screens:
             template="list.html",
             parts={"rows": part},
             context={"chosen": chosen, "owners": owners, "counts": counts},
+            every_seconds=LIST_SECONDS,
         )
 
     # — one rollout —
@@ -141,6 +150,7 @@ class Screens:
             template="killed.html",
             parts={"ticks": ticks},
             context={**context, "done": done},
+            every_seconds=KILL_SECONDS,
         )
 
     def _curve(self, name: str, rule: RuleStatus) -> Any:

@@ -25,18 +25,24 @@ class Looked:
     def __init__(self) -> None:
         self.state = "1 %"
         self.times = 0
+        self.every_seconds = 0.001
         self.fault: Exception | None = None
 
     async def __call__(self) -> Screen:
         self.times += 1
         if self.fault:
             raise self.fault
-        return Screen(title="t", template="t", parts={"state": Markup(self.state), "events": Markup("none")})
+        return Screen(
+            title="t",
+            template="t",
+            parts={"state": Markup(self.state), "events": Markup("none")},
+            every_seconds=0.001,
+        )
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
 
 
@@ -86,6 +92,17 @@ async def test_a_hundred_tabs_on_one_page_cost_one_look_at_a_time_and_none_after
     await asyncio.sleep(0.02)
     assert look.times - after <= 1
     assert live._topics == {}
+
+
+async def test_who_comes_later_is_not_shown_what_was_before() -> None:
+    live, look = Live(), Looked()
+    look.every_seconds = 3600.0
+    async with aclosing(live.frames("t", look, "", lambda: True)) as first:
+        await next_event(first)
+        look.state = "10 %"
+        async with aclosing(live.frames("t", look, "", lambda: True)) as second:
+            assert "data: 10 %" in await next_event(second)
+        assert "data: 10 %" in await next_event(first)
 
 
 async def test_who_does_not_read_is_kept_the_newest_alone() -> None:
