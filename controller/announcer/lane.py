@@ -24,6 +24,9 @@ WINDOW = 100
 DELIVERY_TIMEOUT_SECONDS = 11.0
 FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 300.0
+LONGEST_CHANNEL_BACK_OFF_SECONDS = 15.0
+"""Of a channel as a whole: who knows whether not only one flag's message is what it stumbles over."""
+
 LONGEST_ASKED_SECONDS = 3600.0
 """However late a receiver asks us to come back: it may have meant milliseconds."""
 
@@ -156,8 +159,8 @@ class Lane:
         why = _plain(str(error) or f"no answer within {DELIVERY_TIMEOUT_SECONDS:g} s")
         thread = self._threads.setdefault(one.thread, Rest())
         asked = getattr(error, "again_in", None) or 0.0
-        for rest in (thread, self._whole):
-            self._back_off(rest, began, asked)
+        self._back_off(thread, began, asked, LONGEST_BACK_OFF_SECONDS)
+        self._back_off(self._whole, began, asked, LONGEST_CHANNEL_BACK_OFF_SECONDS)
         log.warning(
             "notification_delayed",
             channel=self.name,
@@ -171,13 +174,13 @@ class Lane:
         await self._noted(self._notifications.failed(self.name, one.message.id, why))
         return False
 
-    def _back_off(self, rest: Rest, began: float, asked_seconds: float) -> None:
+    def _back_off(self, rest: Rest, began: float, asked_seconds: float, longest_seconds: float) -> None:
         """Exponential, with full jitter. Attempts that were under way together count as one."""
         now = self._clock.monotonic()
         if began >= rest.failed_at:
             rest.failures += 1
-        longest = min(FIRST_BACK_OFF_SECONDS * 2 ** min(rest.failures - 1, 16), LONGEST_BACK_OFF_SECONDS)
-        pause = max(self._chance() * longest, min(asked_seconds, LONGEST_ASKED_SECONDS))
+        at_most = min(FIRST_BACK_OFF_SECONDS * 2 ** min(rest.failures - 1, 16), longest_seconds)
+        pause = max(self._chance() * at_most, min(asked_seconds, LONGEST_ASKED_SECONDS))
         rest.failed_at, rest.until = now, now + pause
 
     def _answered(self, thread: str) -> None:

@@ -332,6 +332,15 @@ async def test_a_message_that_one_receiver_stumbles_over_holds_up_only_its_own_f
     assert (await house.left("oncall")).waiting == 2
 
 
+async def test_a_flag_that_is_new_does_not_wait_for_the_long_back_off_of_another() -> None:
+    house = await House().filled("pause")
+    house.oncall.ill_of[str(FLAG)] = Unavailable("500")
+    await house.rounds(1000)
+    others = house.happens("kill", flag=OTHER)
+    await house.rounds(17)
+    assert house.oncall.heard == others
+
+
 async def test_after_an_outage_nobody_waits_for_a_back_off_of_its_time() -> None:
     house = await House().filled()
     house.oncall.ill = Unavailable("no route")
