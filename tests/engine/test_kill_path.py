@@ -235,7 +235,7 @@ async def test_a_kill_is_accepted_with_all_that_was_said_and_all_that_is_known(d
     )  # fmt: skip
     assert receipt == KillReceipt(
         kill_id=receipt.kill_id, flag=MAIN, accepted_at=now, durable=True, provider_updated_at=now,
-        confirmed_at=now, replicas=["backend"], run="checkout#1", silent=[],
+        confirmed_at=now, replicas=["backend"], run="checkout#1", silent=[], attempts=1,
     )  # fmt: skip
     assert (held.accepted_here, held.merged, held.doubtful, held.attempts) == (True, True, False, 1)
     assert (receipt.kill_id[:5], len(receipt.kill_id)) == ("kill-", 25)
