@@ -36,7 +36,7 @@ class NewTrigger(TriggerView, frozen=True):
 
 @click.group(cls=ListByDefault)
 def trigger() -> None:
-    """Addresses that kill one flag when they are pressed, and can do nothing else.
+    """Addresses that kill one flag, and nothing else.
 
     A GET shows a button, so that previews of links press nothing; a POST kills. They work without a token, and
     while the database is down.

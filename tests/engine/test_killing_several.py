@@ -167,7 +167,8 @@ async def test_a_database_that_hangs_keeps_nobody_waiting(world: World) -> None:
         await asyncio.Event().wait()
 
     world.store.raises_after = hanging  # type: ignore[method-assign]
-    assert keys(await preview(world, minutes=30)) == ["one"]
+    async with asyncio.timeout(20):
+        assert keys(await preview(world, minutes=30)) == ["one"]
 
 
 async def test_a_database_that_lost_history_is_read_from_its_beginning(world: World) -> None:

@@ -88,7 +88,7 @@ async def committed_by(raw: Raw, run: Run) -> int | None:
         SQL["commit"],
         *(FLAG.provider, FLAG.environment, FLAG.key, True, run.kill_epoch),
         *(step.after.phase, step.after.version, msgspec.json.encode(step.after).decode(), 0.0),
-        *(run.id, run.version, None, None, step.entry.id, "{}", None),
+        *(run.id, run.version, None, None, step.entry.id, "{}", None, None, step.entry.at),
     )
     return sequence
 
