@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from controller.domain.plan import FlagRef
 from controller.domain.status import ApprovalStatus
 from controller.errors import StoreUnavailable
+from controller.lastknown import KnownFlag
 from controller.telemetry import KilledFlag, Metrics
 from tests.support.engine import DANA, KIM, World
 from tests.support.rollouts import make_plan
@@ -82,6 +83,22 @@ async def test_a_flag_that_is_killed_twice_has_one_series_of_the_older_kill(worl
     assert found == [accepted]
 
 
+async def test_a_flag_is_confirmed_as_off_only_when_each_of_its_kills_is(world: World) -> None:
+    await world.started()
+    await world.commands_kill()
+    assert value(world.metrics, "kill_confirmed", **FLAG) == 1
+    world.provider.unreadable = "it is away"
+    await world.commands_kill()
+    assert value(world.metrics, "kill_confirmed", **FLAG) == 0
+
+
+async def test_a_killed_flag_that_several_plans_name_is_of_no_rollout(world: World) -> None:
+    flag, serve = world.plan.spec.flag, world.plan.spec.serve
+    world.killbook.learn([KnownFlag(plan=name, flag=flag, serve=serve) for name in ("checkout-v2", "checkout-v3")])
+    await world.commands_kill()
+    assert value(world.metrics, "kill_confirmed", **(FLAG | {"rollout": ""})) is not None
+
+
 def test_of_too_many_killed_flags_the_oldest_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.telemetry.kills.MAX_KILLED_FLAGS", 10)
     metrics = Metrics()
@@ -115,9 +132,9 @@ async def test_nothing_is_shown_of_a_run_that_a_person_abandoned(world: World) -
 async def test_an_approval_is_shown_as_waiting_since_it_was_asked_for_until_it_is_given(world: World) -> None:
     await world.started(GATED)
     waiting = {**RUN, "stage": "everyone"}
+    assert value(world.metrics, "approvals_pending") == 0
     while (run := await world.run()).approval is None:
-        assert value(world.metrics, "approvals_pending") == 0
-        await world.run_for(15)
+        await world.run_for(30)
     asked = run.approval.requested_at.timestamp()
     assert value(world.metrics, "rollout_approval_requested_timestamp_seconds", **waiting) == asked
     assert value(world.metrics, "approvals_pending") == 1
