@@ -21,6 +21,7 @@ from aiosmtplib import (
 )
 
 from controller.channels import outbound
+from controller.channels.names import OwnResolver, connected
 from controller.domain import telling
 from controller.domain.message import Message
 from controller.errors import SettingsError, Unavailable, Undeliverable
@@ -53,6 +54,7 @@ class EmailChannel:
         self._sender = _address(settings.sender, f"channels.{name}.sender")
         self._to = [_address(one, f"channels.{name}.to").addr_spec for one in settings.to]
         self._reached: OrderedDict[str, set[str]] = OrderedDict()
+        self._resolver = OwnResolver(name)
 
     async def announce(self, message: Message) -> None:
         """To those who have not got it yet: a recipient who is refused for now keeps nobody else waiting."""
@@ -72,6 +74,7 @@ class EmailChannel:
 
     async def close(self) -> None:
         """Every message has a connection of its own."""
+        await self._resolver.close()
 
     def _reached_by(self, message_id: str) -> set[str]:
         reached = self._reached.setdefault(message_id, set())
@@ -86,15 +89,17 @@ class EmailChannel:
         context = await asyncio.to_thread(_believing, settings.ca_bundle)
         client = aiosmtplib.SMTP(
             hostname=settings.host,
-            port=settings.port,
             use_tls=settings.security == "tls",
             start_tls=False,
             tls_context=context if settings.security == "tls" else None,
+            # Its own would be looked up.
+            local_hostname=self._sender.domain,
             timeout=settings.timeout_seconds,
         )
         try:
             async with asyncio.timeout(settings.timeout_seconds):
-                await client.connect()
+                found = await self._resolver.resolve(settings.host, settings.port)
+                await client.connect(sock=await connected(found))
                 if settings.security == "starttls":
                     await _hide(client, context)
                 if settings.username:

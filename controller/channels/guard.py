@@ -8,6 +8,7 @@ import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from aiohttp import AddrInfoType, TCPConnector
+from aiohttp.abc import AbstractResolver
 
 Address = IPv4Address | IPv6Address
 
@@ -56,7 +57,7 @@ def _public(address: Address) -> bool:
     return address.is_global and (isinstance(address, IPv4Address) or address in GLOBAL_UNICAST)
 
 
-def connector(*, allow_private: bool) -> TCPConnector:
+def connector(resolver: AbstractResolver, *, allow_private: bool) -> TCPConnector:
     """Each request resolves its host anew and has a connection of its own: nothing is sent on an old one."""
 
     def checked(info: AddrInfoType) -> socket.socket:
@@ -65,4 +66,4 @@ def connector(*, allow_private: bool) -> TCPConnector:
             raise AddressRefused("the address is not permitted")
         return socket.socket(family, kind, protocol)
 
-    return TCPConnector(socket_factory=checked, use_dns_cache=False, force_close=True)
+    return TCPConnector(socket_factory=checked, use_dns_cache=False, force_close=True, resolver=resolver)

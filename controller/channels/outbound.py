@@ -17,6 +17,7 @@ import yarl
 
 from controller import __version__
 from controller.channels.guard import AddressRefused, connector
+from controller.channels.names import OwnResolver
 from controller.domain.telling import one_line, shortened
 from controller.errors import SettingsError, Unavailable, Undeliverable
 from controller.settings import secret_file
@@ -42,6 +43,7 @@ class Outbound:
         self._channel = channel
         self._allow_private = allow_private
         self._timeout_seconds = timeout_seconds
+        self._resolver = OwnResolver(channel)
         self._session: aiohttp.ClientSession | None = None
 
     async def post(
@@ -66,11 +68,12 @@ class Outbound:
         if self._session:
             await self._session.close()
             self._session = None
+        await self._resolver.close()
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=connector(allow_private=self._allow_private),
+                connector=connector(self._resolver, allow_private=self._allow_private),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # What it says is cut and shown, never unpacked.
                 auto_decompress=False,

@@ -130,8 +130,7 @@ async def test_a_name_that_changes_its_mind_between_check_and_connection_leads_n
     async with HttpReceiver().open() as receiver:
         changing = Changing(receiver.port)
         await changing.resolve("looked up before", receiver.port)
-        checked = connector(allow_private=False)
-        checked._resolver = changing
+        checked = connector(changing, allow_private=False)
         async with aiohttp.ClientSession(connector=checked) as session:
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.post(f"http://rebinding.example:{receiver.port}/")
