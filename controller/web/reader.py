@@ -56,6 +56,11 @@ class Rollout(Struct, frozen=True, kw_only=True):
             return "unknown" if self.stale else "never"
         return self.status.phase
 
+    @property
+    def off(self) -> bool:
+        """Whether every kill in force was read back: one that was may be older than a flag that came back."""
+        return bool(self.kills) and all(kill.receipt.confirmed_at is not None for kill in self.kills)
+
 
 class Listing(Struct, frozen=True, kw_only=True):
     rows: list[PlanSummary]

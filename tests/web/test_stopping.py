@@ -75,6 +75,21 @@ async def test_a_provider_that_does_not_answer_is_no_success(engine: FakeEngine,
     assert ("meta", {"http-equiv": "refresh", "content": "3"}) in done.document.tags
 
 
+async def test_a_flag_is_called_off_only_when_each_of_its_kills_was_read_back(
+    engine: FakeEngine, browser: Browser
+) -> None:
+    engine.kills.confirms = False
+    await browser.submit(await browser.get(KILL), KILL, reason="incident")
+    engine.kills.confirms = True
+    await browser.submit(await browser.get(KILL), KILL, reason="latency")
+
+    page = await browser.get("/r/checkout-v2")
+
+    assert len(engine.killbook.active()) == 2
+    assert "Being turned off since" in page.text
+    assert "do not assume that it is off" in page.text
+
+
 async def test_the_result_page_stops_loading_itself_once_all_is_done(engine: FakeEngine, browser: Browser) -> None:
     done = await browser.submit(await browser.get(KILL), KILL)
 
