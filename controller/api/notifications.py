@@ -79,7 +79,7 @@ def _meant(actor: Actor, data: LettersBody) -> Letters:
     return replace(letters, ids=tuple(data.ids)) if data.ids else letters
 
 
-def _changed(letters: Letters, ids: list[int]) -> LettersChanged:
+def _changed(letters: Letters, ids: list[str]) -> LettersChanged:
     if letters.ids and not ids:
         named = ", ".join(letters.ids)
         raise NotFound(f"no dead letter has the id {named}; it may have been sent again meanwhile")

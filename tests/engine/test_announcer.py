@@ -84,11 +84,14 @@ class Torn:
         self._notifications = notifications
         self.away: Mapping[str, bool] = {}
         """Method → whether it is carried out although no answer comes."""
+        self.most_told = 0
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         found = getattr(self._notifications, name)
 
         async def asked(*arguments: Any, **named: Any) -> Any:
+            if name == "told":
+                self.most_told = max(self.most_told, len(arguments[1]))
             if name in self.away:
                 if self.away[name]:
                     await found(*arguments, **named)
@@ -293,6 +296,17 @@ async def test_a_failing_channel_is_tried_again_ever_more_rarely_and_told_in_ord
     assert house.team.heard == told
 
 
+async def test_a_flag_that_was_told_meanwhile_is_tried_again_as_soon_as_at_first() -> None:
+    house = await House().filled()
+    for _ in range(6):
+        house.happens("pause")
+        house.oncall.ill = Unavailable("no route")
+        await house.rounds(1)
+        house.oncall.ill = None
+        await house.rounds(1)
+    assert len(house.oncall.heard) == 6
+
+
 async def test_lots_decide_how_soon_a_channel_is_tried_again() -> None:
     house = await House().filled("pause")
     house.oncall.ill, house.chance = Unavailable("no route"), 0.1
@@ -347,7 +361,7 @@ async def test_after_an_outage_nobody_waits_for_a_back_off_of_its_time() -> None
     mine, others = house.happens("pause", "kill"), house.happens("pause", "kill", flag=OTHER)
     await house.rounds(100)
     house.oncall.ill = None
-    await house.rounds(130)
+    await house.rounds(20)
     by_flag = defaultdict(list)
     for told in house.oncall.took:
         by_flag[told.flag].append(told.id)
@@ -366,6 +380,10 @@ async def test_while_a_channel_is_down_one_message_at_a_time_finds_out() -> None
     assert at_first <= lane.AT_ONCE
     await house.rounds(4)
     assert house.oncall.asked == at_first + 2  # after 1 and 3 s
+    for _ in range(200):
+        before = house.oncall.asked
+        await house.rounds(1)
+        assert house.oncall.asked <= before + 1
     house.oncall.ill = None
     house.clock.seconds += 300
     await house.announcer.announce(until=LONG)
@@ -443,6 +461,22 @@ async def test_every_row_is_told_in_order_whatever_fails_in_between(
     assert heard == wanted
     assert [one.channel for one in await house.notifications.backlog() if one.channel != "nobody"] == []
     assert await house.store.unannounced(10) == []
+
+
+async def test_nothing_more_is_told_while_it_cannot_be_noted() -> None:
+    house = await House().filled(*["pause"] * 8)
+    house.notifications.away = {"told": False}
+    await house.rounds(5)
+    assert len(house.oncall.heard) == 1
+
+
+async def test_what_was_told_is_forgotten_here_too() -> None:
+    house = await House().filled()
+    for _ in range(5):
+        house.happens(*["pause"] * 8)
+        await house.rounds(1)
+    assert len(house.oncall.heard) == 40
+    assert house.notifications.most_told <= lane.AT_ONCE
 
 
 async def test_nothing_is_begun_that_might_last_beyond_the_lease() -> None:
