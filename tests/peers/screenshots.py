@@ -155,6 +155,7 @@ def main() -> None:
             ended.wait(WATCHED_SECONDS)
             camera = Camera(chromium, world, asked.to, asked.only)
             camera.take(CALM)
+            camera.take([Shot("trigger", world.trigger(HEALTHY), None, (PHONE,))])
             after_a_kill(camera, world)
         finally:
             ended.set()

@@ -40,6 +40,7 @@ LOOKS = [
     Look("desktop", False, "dark"),
     Look("phone", False, "light"),
 ]
+PRESSED = "pressed"
 WALKED = {look: f"walk-{look}" for look in LOOKS}
 TAP_PIXELS = 44
 KILL_PIXELS = 64
@@ -115,13 +116,14 @@ def enter(chromium: Chromium, world: World, stack: ExitStack, person: str, look:
 @pytest.fixture(scope="module")
 def examined(chromium: Chromium, world: World) -> list[Examined]:
     """Each page once with JavaScript and once without, and there at both sizes and in both schemes."""
-    found = []
+    found, pressed = [], world.trigger(HEALTHY)
     with ExitStack() as stack:
         for javascript in (True, False):
             look = Look("desktop", javascript, "light")
             stranger = stack.enter_context(chromium.visitor(world.server.url, look))
             visitors = {name: enter(chromium, world, stack, name, look) for name in PEOPLE}
             found.append(examine(stranger, "login", "/login"))
+            found.append(examine(stranger, "an address that kills", pressed))
             found += [examine(visitors[person], name, path) for name, (person, path) in PAGES.items()]
     return found
 
@@ -232,11 +234,18 @@ def test_the_keyboard_reaches_the_kill_and_keeps_its_place_while_the_page_change
 # — at three in the morning —
 
 
+class Blind(NamedTuple):
+    """`address` kills `PRESSED`."""
+
+    world: World
+    address: str
+
+
 @pytest.fixture(scope="module")
-def blind(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Blind]:
     """Rollouts in the middle of it, and then neither PostgreSQL nor Prometheus answers."""
     folder = tmp_path_factory.mktemp("blind")
-    flags = list(WALKED.values())
+    flags = [PRESSED, *WALKED.values()]
     with shop_of(flags) as app, ExitStack() as prometheus:
         url = prometheus.enter_context(running_prometheus(folder / "prometheus", [f"127.0.0.1:{app.port}"]))
         with world_of(folder, app, measured_by(url)) as world:
@@ -244,24 +253,36 @@ def blind(chromium: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Itera
             world.start(*flags)
             for flag in flags:
                 world.wait(flag, "to be at its second stage", stage=1, confirmed=True)
+            address = world.trigger(PRESSED)
             with Frozen(world.server.postmaster):
                 prometheus.close()
-                yield world
+                yield Blind(world, address)
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=str)
-def test_a_kill_needs_neither_postgresql_nor_prometheus(chromium: Chromium, blind: World, look: Look) -> None:
-    flag = WALKED[look]
-    assert blind.serves_staff(flag)
+def test_a_kill_needs_neither_postgresql_nor_prometheus(chromium: Chromium, blind: Blind, look: Look) -> None:
+    flag, world = WALKED[look], blind.world
+    assert world.serves_staff(flag)
     with ExitStack() as stack:
-        sam = enter(chromium, blind, stack, SAM, look)
+        sam = enter(chromium, world, stack, SAM, look)
         sam.open(f"/r/{flag}")
         sam.see("This is what was last known", "10 %")
         walk.kill(sam, flag)
         assert walk.ticked(sam) == walk.TICKS
-        assert not blind.serves_staff(flag)
+        assert not world.serves_staff(flag)
         sam.open(f"/r/{flag}")
         sam.see("Killed", "INC-4821", "This is what was last known")
         sam.open("/")
         sam.see(flag, "kills work")
         assert sam.violations() == []
+
+
+def test_an_address_that_kills_needs_no_token_no_database_and_no_script(chromium: Chromium, blind: Blind) -> None:
+    assert blind.world.serves_staff(PRESSED)
+    with chromium.visitor(blind.world.server.url, Look("phone", False, "dark")) as anybody:
+        page = anybody.open(blind.address)
+        page.get_by_label("Why?").fill("INC-4821")
+        walk.press(anybody, page.get_by_role("button", name="KILL"))
+        anybody.see("read back as off at")
+        assert not blind.world.serves_staff(PRESSED)
+        assert anybody.violations() == []

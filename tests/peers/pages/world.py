@@ -123,6 +123,11 @@ class World:
         assert answer.status == 200, answer.body
         return bool(answer.json["value"])
 
+    def trigger(self, flag: str) -> str:
+        """The path of a new address that kills it."""
+        made = self.server.call("POST", "triggers", {"flag": flag, "environment": "production"})
+        return str(made["path"])
+
     def kills(self, flag: str) -> list[Any]:
         return [one for one in self.server.call("GET", "kills") if one["flag"]["key"] == flag]
 
