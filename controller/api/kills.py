@@ -23,6 +23,7 @@ FlagKey = Annotated[str, PathParameter(pattern=KEY_PATTERN, description="a flag'
 Environment = Annotated[str, PathParameter(pattern=NAME_PATTERN)]
 
 NO_REASON = KillBody()
+NOTHING_SELECTED = KillSeveralBody()
 NOT_GIVEN = "no reason given"
 LONGEST_AGO_SECONDS = 24 * 3600
 """A kill by time is for what happened just now; for everything else there are labels."""
@@ -124,7 +125,9 @@ async def reset_in_environment(
     summary="What a kill by labels or by time would hit",
     **needs("read", "kill"),
 )
-async def preview_kills(engine: Served, actor: Caller, data: JSONBody[KillSeveralBody]) -> KillPreview:
+async def preview_kills(
+    engine: Served, actor: Caller, data: JSONBody[KillSeveralBody] = NOTHING_SELECTED
+) -> KillPreview:
     return await engine.kill_selector.preview(_selection(engine, data), actor)
 
 
@@ -143,7 +146,9 @@ SEVERAL = {
     summary="Kill several flags at once: those named, or those that labels or a time select",
     **needs("kill"),
 )
-async def kill_several(engine: Served, actor: Caller, data: JSONBody[KillSeveralBody]) -> Response[KilledAndNot]:
+async def kill_several(
+    engine: Served, actor: Caller, data: JSONBody[KillSeveralBody] = NOTHING_SELECTED
+) -> Response[KilledAndNot]:
     flags: Sequence[FlagRef] = data.flags
     if flags and (data.labels or data.raised_within or data.environment or data.provider):
         raise Invalid("name flags, or say what selects them", problems=[("flags", "or a selection, not both")])

@@ -21,7 +21,8 @@ STATES = {"holds": "holds", "to_come": "to come", "over": "over", "lifted": "lif
 def freeze() -> None:
     """Times in which nothing starts or advances.
 
-    They cover all plans, or those in some environments or with some labels. Nobody advances over a freeze. Pausing, stepping back and killing work all the same, and rules keep judging.
+    They cover all plans, or those in some environments or with some labels. Nobody advances over a freeze.
+    Pausing, stepping back and killing work all the same, and rules keep judging.
 
     \b
     Example:
