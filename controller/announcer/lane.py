@@ -177,7 +177,7 @@ class Lane:
     def _back_off(self, rest: Rest, began: float, asked_seconds: float, longest_seconds: float) -> None:
         """Exponential, with full jitter. Attempts that were under way together count as one."""
         now = self._clock.monotonic()
-        if began >= rest.failed_at:
+        if began > rest.failed_at:
             rest.failures += 1
         at_most = min(FIRST_BACK_OFF_SECONDS * 2 ** min(rest.failures - 1, 16), longest_seconds)
         pause = max(self._chance() * at_most, min(asked_seconds, LONGEST_ASKED_SECONDS))

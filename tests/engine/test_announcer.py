@@ -62,6 +62,7 @@ class Ear:
 
     async def announce(self, message: Message) -> None:
         self.asked += 1
+        await asyncio.sleep(0)  # as any way to the outside: others get their turn
         if self.hanging is not None:
             await self.hanging.wait()
         fault = self.ill or self.ill_of.get(message.flag)
@@ -359,9 +360,11 @@ async def test_after_an_outage_nobody_waits_for_a_back_off_of_its_time() -> None
     house = await House().filled()
     house.oncall.ill = Unavailable("no route")
     mine, others = house.happens("pause", "kill"), house.happens("pause", "kill", flag=OTHER)
-    await house.rounds(100)
+    await house.rounds(1000)
     house.oncall.ill = None
-    await house.rounds(20)
+    while not house.oncall.heard:
+        await house.rounds(1)
+    await house.rounds(3)
     by_flag = defaultdict(list)
     for told in house.oncall.took:
         by_flag[told.flag].append(told.id)
