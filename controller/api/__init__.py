@@ -55,6 +55,7 @@ PROTECTED = [
     health.send_test_messages,
 ]
 KILLS = kills.KILL_HANDLERS
+ALERTS = alerts.HANDLERS
 OPEN = [health.version]
 HEALTH = [health.healthz, health.readyz]
 
@@ -83,7 +84,7 @@ def handlers(engine: Engine) -> list[ControllerRouterHandler]:
     routers = [
         Router(PREFIX, route_handlers=PROTECTED, middleware=[requests], **protected),
         Router(PREFIX, route_handlers=KILLS, middleware=[urgent], **protected),
-        Router(PREFIX, route_handlers=alerts.HANDLERS, middleware=[budget_of(ALERTS_AT_ONCE)], **protected),
+        Router(PREFIX, route_handlers=ALERTS, middleware=[budget_of(ALERTS_AT_ONCE)], **protected),
         Router(PREFIX, route_handlers=OPEN, **shared),
         Router("/", route_handlers=HEALTH, **shared),
         Router(

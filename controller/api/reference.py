@@ -7,7 +7,7 @@ from pathlib import Path
 
 from litestar.handlers import HTTPRouteHandler
 
-from controller.api import HEALTH, KILLS, OPEN, PREFIX, PROTECTED
+from controller.api import ALERTS, HEALTH, KILLS, OPEN, PREFIX, PROTECTED
 from controller.api.health import OPEN_METRICS
 
 BEGIN, END = "<!-- routes: generated -->", "<!-- end of routes -->"
@@ -23,7 +23,7 @@ def updated(page: str) -> str:
 
 
 def route_table() -> str:
-    rows = [*_rows(PREFIX, [*PROTECTED, *KILLS, *OPEN]), *_rows("", [*HEALTH, OPEN_METRICS])]
+    rows = [*_rows(PREFIX, [*PROTECTED, *KILLS, *ALERTS, *OPEN]), *_rows("", [*HEALTH, OPEN_METRICS])]
     return "\n".join(["| route | scope | what it does |", "|---|---|---|", *rows])
 
 
