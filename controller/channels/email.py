@@ -86,12 +86,14 @@ class EmailChannel:
     async def _send(self, mail: EmailMessage, to: Sequence[str], password: str) -> dict[str, tuple[int, str]]:
         """Who was refused, and how the server put it."""
         settings = self._settings
-        context = await asyncio.to_thread(_believing, settings.ca_bundle)
+        context = None
+        if settings.security != "none":
+            context = await asyncio.to_thread(_believing, settings.ca_bundle)
         client = aiosmtplib.SMTP(
             hostname=settings.host,
             use_tls=settings.security == "tls",
             start_tls=False,
-            tls_context=context if settings.security == "tls" else None,
+            tls_context=context,
             # Its own would be looked up.
             local_hostname=self._sender.domain,
             timeout=settings.timeout_seconds,
@@ -101,7 +103,7 @@ class EmailChannel:
                 found = await self._resolver.resolve(settings.host, settings.port)
                 await client.connect(sock=await connected(found))
                 if settings.security == "starttls":
-                    await _hide(client, context)
+                    await _hide(client)
                 if settings.username:
                     await client.login(settings.username, password)
                 refused = await _delivered(client, mail, self._sender.addr_spec, to)
@@ -142,12 +144,12 @@ async def _part(client: aiosmtplib.SMTP) -> None:
             await client.quit()
 
 
-async def _hide(client: aiosmtplib.SMTP, context: ssl.SSLContext) -> None:
+async def _hide(client: aiosmtplib.SMTP) -> None:
     """Never goes on in the clear: somebody on the way may have taken the offer out."""
     await client.ehlo()
     if not client.supports_extension("starttls"):
         raise Unavailable('the mail server does not offer STARTTLS; choose security = "tls" or "none"')
-    await client.starttls(tls_context=context)
+    await client.starttls()
 
 
 async def _delivered(

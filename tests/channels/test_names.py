@@ -23,19 +23,20 @@ HANGS = "hangs.example"
 
 
 class NameServer:
-    """Answers nobody who asks for HANGS before it is `over`. `held` are the threads that wait for it."""
+    """Answers nobody who asks for HANGS before it is `over`. `held` are the threads that waited for it."""
 
     def __init__(self) -> None:
-        self.over = threading.Event()
-        self.held: set[str] = set()
+        self.over, self.reached = threading.Event(), threading.Event()
+        self.held: list[str] = []
         self._real = socket.getaddrinfo
 
     def asked(self, host: str, *rest: Any, **more: Any) -> Any:
         if host != HANGS:
             return self._real(host, *rest, **more)
-        self.held.add(threading.current_thread().name)
+        self.held.append(threading.current_thread().name)
+        self.reached.set()
         self.over.wait(60)
-        return []
+        raise socket.gaierror("no such name")
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def settings(kind: str, folder: Path) -> ChannelSettings:
         return EmailChannelSettings(
             host=HANGS, sender="r@acme.example", to=["a@acme.example"], timeout_seconds=0.2
         )
-    return SlackChannelSettings(url_file=written(folder / "address", f"https://{HANGS}/in"), timeout_seconds=0.2)
+    return SlackChannelSettings(url_file=written(folder / "address", f"https://{HANGS}/in"))
 
 
 @pytest.mark.parametrize("kind", ["email", "slack"])
@@ -59,11 +60,14 @@ async def test_a_name_server_that_hangs_takes_one_thread_of_the_channel_and_none
     tmp_path: Path, hanging: NameServer, kind: str
 ) -> None:
     channel = build("oncall", settings(kind, tmp_path), WallClock())
-    told = [channel.announce(replace(KILLED, id=str(number))) for number in range(20)]
-    failed = await asyncio.gather(*told, return_exceptions=True)
-    assert {(type(one), str(one)) for one in failed} == {(Unavailable, "no answer within 0.2 s")}
-    assert hanging.held == {"resolve-oncall_0"}
+    messages = [replace(KILLED, id=str(number)) for number in range(4)]
+    told = [asyncio.create_task(channel.announce(message)) for message in messages]
+    assert await asyncio.to_thread(hanging.reached.wait, 20)
+    assert not any(one.done() for one in told)
     hanging.over.set()
+    failed = await asyncio.gather(*told, return_exceptions=True)
+    assert {type(one) for one in failed} == {Unavailable}
+    assert hanging.held == ["resolve-oncall_0"] * 4
     await channel.close()
 
 

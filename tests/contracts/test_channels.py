@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from controller.channels import KINDS, build
 from controller.ports import Channel
 from controller.settings import (
-    ChannelSettings,
     EmailChannelSettings,
     LogChannelSettings,
     PagerDutyChannelSettings,
     SlackChannelSettings,
     WebhookChannelSettings,
 )
-from tests.contracts.channels_contract import TIMEOUT_SECONDS, ChannelContract
+from tests.contracts.channels_contract import IMPATIENT_SECONDS, PATIENT_SECONDS, ChannelContract
 from tests.support.receivers import HttpReceiver, Received, Receiver, SmtpReceiver
 
 WITHOUT_RECEIVER = {LogChannelSettings}
@@ -37,10 +37,20 @@ class WallClock:
 class HttpWorld:
     says_when = True
 
-    def __init__(self, receiver: Receiver, secrets: Sequence[str], settings: ChannelSettings) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        secrets: Sequence[str],
+        settings: WebhookChannelSettings | SlackChannelSettings | PagerDutyChannelSettings,
+    ) -> None:
         self.receiver = receiver
         self.secrets = secrets
         self.channel: Channel = build("oncall", settings, WallClock())
+        self.impatient = build("oncall", replace(settings, timeout_seconds=IMPATIENT_SECONDS), WallClock())
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.impatient.close()
 
     def identity(self, received: Received) -> str | None:
         return None
@@ -83,6 +93,11 @@ class EmailWorld:
         self.receiver = receiver
         self.secrets: Sequence[str] = []
         self.channel: Channel = build("oncall", settings, WallClock())
+        self.impatient = build("oncall", replace(settings, timeout_seconds=IMPATIENT_SECONDS), WallClock())
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.impatient.close()
 
     def identity(self, received: Received) -> str | None:
         return str(received.mail["Message-ID"])
@@ -106,11 +121,11 @@ class TestWebhook(ChannelContract):
                 url_file=written(tmp_path / "address", address),
                 secret_files=[secret],
                 allow_private=True,
-                timeout_seconds=TIMEOUT_SECONDS,
+                timeout_seconds=PATIENT_SECONDS,
             )
             world = WebhookWorld(receiver, [SECRET, address, "tellNobodyOfThis"], settings)
             yield world
-            await world.channel.close()
+            await world.close()
 
 
 class TestSlack(ChannelContract):
@@ -120,11 +135,11 @@ class TestSlack(ChannelContract):
             settings = SlackChannelSettings(
                 url_file=written(tmp_path / "address", receiver.url + SLACK_PATH),
                 allow_private=True,
-                timeout_seconds=TIMEOUT_SECONDS,
+                timeout_seconds=PATIENT_SECONDS,
             )
             world = HttpWorld(receiver, [receiver.url + SLACK_PATH, SLACK_PATH], settings)
             yield world
-            await world.channel.close()
+            await world.close()
 
 
 class TestPagerDuty(ChannelContract):
@@ -135,11 +150,11 @@ class TestPagerDuty(ChannelContract):
                 routing_key_file=written(tmp_path / "key", ROUTING_KEY),
                 url=receiver.url,
                 allow_private=True,
-                timeout_seconds=TIMEOUT_SECONDS,
+                timeout_seconds=PATIENT_SECONDS,
             )
             world = PagerDutyWorld(receiver, [ROUTING_KEY], settings)
             yield world
-            await world.channel.close()
+            await world.close()
 
 
 class TestEmail(ChannelContract):
@@ -152,9 +167,11 @@ class TestEmail(ChannelContract):
                 security="none",
                 sender="Rampart <rampart@acme.example>",
                 to=["oncall@acme.example", "team@acme.example"],
-                timeout_seconds=TIMEOUT_SECONDS,
+                timeout_seconds=PATIENT_SECONDS,
             )
-            yield EmailWorld(receiver, settings)
+            world = EmailWorld(receiver, settings)
+            yield world
+            await world.close()
 
 
 def written(path: Path, text: str) -> str:
