@@ -39,6 +39,7 @@ class Image:
         self.barriers = {name: replace(row) for name, row in store.barriers.items()}
         self.leaders = dict(store.leaders)
         self.epochs = dict(store.epochs)
+        self.frozen = dict(store.frozen)
         self.chain = list(store.chain)
         self.sequences = dict(store.sequences)
         self.flags = dict(store._flags)
@@ -47,7 +48,7 @@ class Image:
     def restore(self, store: MemoryStore) -> None:
         store.rows, store.kills, store.replicas = self.rows, self.kills, self.replicas
         store.barriers, store.leaders, store.epochs = self.barriers, self.leaders, self.epochs
-        store.chain, store.sequences = self.chain, self.sequences
+        store.chain, store.sequences, store.frozen = self.chain, self.sequences, self.frozen
         store._flags, store._announced = self.flags, self.announced
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 from controller.access import Actor
 from controller.domain.catalogue import SCOPES
 from controller.domain.flag import FlagState
+from controller.domain.freezes import OrganisationFreeze
 from controller.errors import RampartError, Unavailable
 from tests.simulation.outside import OFF
 
@@ -23,7 +25,7 @@ KIM = Actor(name="kim", scopes=SCOPES)
 HABITS = (
     ("start", 8), ("advance", 4), ("pause", 2), ("resume", 5), ("step_back", 1), ("approve", 5), ("abandon", 1),
     ("kill", 4), ("reset", 6), ("edit", 2), ("release", 2), ("adopt", 1),
-    ("take_over", 2), ("beside", 5),
+    ("take_over", 2), ("beside", 5), ("freeze", 1), ("lift", 1),
 )  # fmt: skip
 
 
@@ -74,6 +76,10 @@ class People:
                     await machine.engine.commands.approve(plan, KIM, "")
                 case "take_over":
                     await machine.engine.commands.take_over(plan, None, DANA, "")
+                case "freeze":
+                    await self._freeze(machine)
+                case "lift":
+                    await self._lift(machine)
                 case command:
                     order: Callable[[str, Actor, str], Awaitable[object]]
                     order = getattr(machine.engine.commands, command)
@@ -98,6 +104,26 @@ class People:
             await engine.kill_ledger.reset(
                 key=plan, environment=None, provider=None, kill_ids=kill_ids, actor=DANA, note=""
             )
+
+    async def _freeze(self, machine: "Machine") -> None:
+        """For a moment, by the clock of whoever is asked."""
+        now, entry = machine.clock.now(), self._world.entry("add_freeze")
+        freeze = OrganisationFreeze(
+            name=entry.id,
+            starts_at=now,
+            ends_at=now + timedelta(seconds=self._chance.uniform(1.0, 20.0)),
+            added_by="dana",
+            added_at=now,
+            reason="",
+        )
+        await machine.engine.store.add_freeze(freeze, replace(entry, at=now))
+
+    async def _lift(self, machine: "Machine") -> None:
+        now = machine.clock.now()
+        standing = [one for one in await machine.engine.store.freezes() if not one.is_over(now)]
+        if standing:
+            lifted = replace(standing[0], lifted_at=now, lifted_by="dana")
+            await machine.engine.store.lift_freeze(lifted, replace(self._world.entry("lift_freeze"), at=now))
 
     async def release(self, machine: "Machine") -> None:
         """Only who sees an obstacle removes it: that is what the page shows them."""

@@ -166,6 +166,8 @@ class Promises:
         if action == "confirm":
             self._confirmed.setdefault(after.id, []).append((after.version, self._world.now()))
         if action in ("start", "advance"):
+            frozen = [one.name for one in store.frozen.values() if one.holds(change.entry.at)]
+            self.require("freezes", not frozen, f"{action} of {after.id} in the freeze {frozen}")
             self._raised(process, change, plan)
         if action in RAISING:
             self._not_killed(process, after)
