@@ -251,7 +251,7 @@ class World:
         self.killbook, self.kill_ledger = self.engine.killbook, self.engine.kill_ledger
         self.reconciler, self.commands = self.engine.reconciler, self.engine.commands
         self.killbook.take_up(self.journal.kills.values(), merged=self.journal.merged)
-        self.killbook.learn([KnownFlag(plan="checkout-v2", flag=self.plan.spec.flag, serve=self.plan.spec.serve)])
+        self.killbook.learn([KnownFlag.of(self.plan)])
 
     async def apply(self, plan: RolloutPlan | None = None, policy: GuardrailPolicy | None = None) -> None:
         self.plan = plan or self.plan
