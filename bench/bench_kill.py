@@ -206,9 +206,11 @@ def loaded(folder: Path, floor: Floor, asked: argparse.Namespace) -> tuple[Phase
             server.stop()
 
 
-def prepare(server: RampartServer, flags: Sequence[str]) -> dict[str, Any]:
+def prepare(
+    server: RampartServer, flags: Sequence[str], *, every: str = "5s", window: str = "20s"
+) -> dict[str, Any]:
     server.start()
-    server.apply(a_policy=manifests.policy(every="5s", window="20s", stale_after="20s", before="20s"))
+    server.apply(a_policy=manifests.policy(every=every, window=window, stale_after=window, before=window))
     facts: dict[str, Any] = {}
     for name, work in (
         ("apply_flags_s", lambda: fleet.apply_flags(server, flags)),
