@@ -296,7 +296,7 @@ class Metrics:
         for gauge in (self._notifications_waiting, self._notification_oldest, self._dead_letters):
             gauge.clear()
         known = {one.channel: one for one in backlog}
-        for name in {*channels, *known}:
+        for name in sorted({*channels, *known}):
             left = known.get(name, Backlog(channel=name))
             for result in get_args(NotificationResult):
                 self._notifications.labels(name, result)  # known from the start, so that the first is an increase
