@@ -7,7 +7,7 @@ that does not verify anywhere else is reported and skipped, because the kills af
 import asyncio
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,8 +78,13 @@ class Journal:
 
     async def append(self, record: Record) -> bool:
         """True once the record is on disk. A failure is reported, never raised: it must not delay a kill."""
-        self._remember(record)
-        return await self._disk.append(frame(record))
+        return await self.append_all([record])
+
+    async def append_all(self, records: Sequence[Record]) -> bool:
+        """True once all of them are on disk, by one write."""
+        for record in records:
+            self._remember(record)
+        return await self._disk.append(b"".join(map(frame, records)))
 
     async def reserve(self, version: int) -> bool:
         """Make sure no version up to this one is issued again. Waits for the disk once a minute.

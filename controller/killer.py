@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import structlog
+from msgspec import Struct
 
 from controller.access import Actor
 from controller.domain.catalogue import Kill, KillRecord, PeerAnswer
@@ -38,8 +39,11 @@ STORE_WAIT_SECONDS = 0.05
 DISK_WAIT_SECONDS = 0.05
 """How long another replica, which told us of a kill, waits for our disk. Until it has it we may still raise."""
 
-MERGED_AT_ONCE = 4
-"""Of many kills that were ordered together; the pool has a few connections more, for everything else."""
+MERGED_AT_ONCE = 6
+"""Of many kills that were ordered together. The pool has a few connections more, for everything else."""
+
+AT_A_TIME = 50
+"""Of many flags that are killed together: one write to disk, and how long another kill waits for its turn."""
 
 APART_SECONDS = 0.002
 ROUND_SECONDS = 0.25
@@ -47,6 +51,13 @@ ROUND_SECONDS = 0.25
 
 DOUBTFUL_SECONDS = 5.0
 """How long after a start the database is waited for, before a kill that it once had is pressed on with unasked."""
+
+
+class UnderWay(Struct, frozen=True):
+    """What was begun for kills that were accepted together."""
+
+    lowering: set[asyncio.Task[None]]
+    merging: set[asyncio.Task[None]]
 
 
 class Killer:
@@ -75,6 +86,7 @@ class Killer:
         self._metrics = metrics
         self._replica = replica
         self._tasks: set[asyncio.Task[None]] = set()
+        self._merging = asyncio.Semaphore(MERGED_AT_ONCE)
         metrics.kills_in_force(self._killed_flags)
 
     # — kill —
@@ -91,21 +103,33 @@ class Killer:
 
     async def kill_flags(self, flags: Sequence[FlagRef], *, actor: Actor, reason: str) -> KilledAndNot:
         """All at once, and each for itself: what is refused to one hinders no other."""
-        held, refused = [], []
-        for flag in dict.fromkeys(flags):
-            try:
-                actor.require("kill", flag.environment)
-                self._killbook.require_provider(flag)
-            except (Forbidden, NotFound) as error:
-                refused.append(NotKilled(flag=flag, why=str(error)))
-            else:
-                kill = Kill(
-                    id=_fresh_id(), flag=flag, accepted_at=self._clock.now(), actor=actor.name, reason=reason
-                )
-                held.append(self._accept(kill, {}))
-        await self._carry_out(held)
+        refused = {flag: why for flag in flags if (why := self._why_not(flag, actor))}
+        allowed = [flag for flag in dict.fromkeys(flags) if flag not in refused]
+        held: list[Held] = []
+        under_way: list[UnderWay] = []
+        for start in range(0, len(allowed), AT_A_TIME):
+            if start:
+                await asyncio.sleep(0)  # somebody else's kill comes in between
+            part = [self._accept(self._order(flag, actor, reason), {}) for flag in allowed[start:][:AT_A_TIME]]
+            under_way.append(self._begin(part))
+            held += part
+        await self._wait(under_way)
         others = self._killbook.others
-        return KilledAndNot(kills=[one.receipt(others) for one in held], refused=refused)
+        return KilledAndNot(
+            kills=[one.receipt(others) for one in held],
+            refused=[NotKilled(flag=flag, why=why) for flag, why in refused.items()],
+        )
+
+    def _why_not(self, flag: FlagRef, actor: Actor) -> str:
+        try:
+            actor.require("kill", flag.environment)
+            self._killbook.require_provider(flag)
+        except (Forbidden, NotFound) as error:
+            return str(error)
+        return ""
+
+    def _order(self, flag: FlagRef, actor: Actor, reason: str) -> Kill:
+        return Kill(id=_fresh_id(), flag=flag, accepted_at=self._clock.now(), actor=actor.name, reason=reason)
 
     async def kill_flag(
         self,
@@ -129,30 +153,43 @@ class Killer:
             run=run,
         )
         held = self._accept(kill, dict(details or {}))
-        await self._carry_out([held])
+        await self._wait([self._begin([held])])
         return held.receipt(self._killbook.others)
 
-    async def _carry_out(self, kills: Sequence[Held]) -> None:
-        """Everything that follows from accepting them, and the wait for what an answer should tell."""
-        if not kills:
-            return
+    def _begin(self, kills: Sequence[Held]) -> UnderWay:
+        """Everything that follows from having accepted them, in the same moment."""
         telling = self._spawn(self._tell(kills))
         for held in kills:
             held.telling = telling
-        lowering = {self._spawn(self._write_down(held)) for held in kills} | {self._spawn(self._press_on(kills))}
-        merging = {self._spawn(self._merge(kills[start::MERGED_AT_ONCE])) for start in range(MERGED_AT_ONCE)}
+        lowering = {self._spawn(self._write_down(kills)), self._spawn(self._press_on(kills))}
+        merge = self._ledger.record if len(kills) == 1 else self._merge_in_turn
+        return UnderWay(lowering=lowering, merging={self._spawn(merge(held)) for held in kills})
+
+    async def _wait(self, under_way: Sequence[UnderWay]) -> None:
+        """For what an answer should tell, and not for longer."""
+        if not under_way:
+            return
+        lowering = set().union(*(one.lowering for one in under_way))
         await asyncio.wait(lowering, timeout=ANSWER_WITHIN_SECONDS)
         if self._ledger.store_answers:
+            merging = set().union(*(one.merging for one in under_way))
             await asyncio.wait(merging, timeout=STORE_WAIT_SECONDS)
 
-    async def _merge(self, kills: Sequence[Held]) -> None:
-        """One after the other: a thousand at once would wait for the database's few connections, and give up."""
-        for held in kills:
-            await self._ledger.record(held)
+    async def _merge_in_turn(self, held: Held) -> None:
+        """A thousand at once would wait for the database's few connections, and give up.
 
-    async def _write_down(self, held: Held) -> None:
+        While it does not answer they are left to the ledger, which merges whatever is not merged.
+        """
+        async with self._merging:
+            if self._ledger.store_answers:
+                await self._ledger.record(held)
+
+    async def _write_down(self, kills: Sequence[Held]) -> None:
         reach("journal.before")
-        held.durable = await self._journal.append(held.record)
+        records = [held.record for held in kills]
+        durable = await (self._journal.append_all(records) if records[1:] else self._journal.append(records[0]))
+        for held in kills:
+            held.durable = durable
         reach("journal.after")
 
     def _accept(self, kill: Kill, details: dict[str, Any]) -> Held:
@@ -179,7 +216,7 @@ class Killer:
         for held in fresh:
             self._spawn(self._lowering.lower(held))
             held.telling = self._spawn(self._tell([held]))
-            writing_down.add(self._spawn(self._write_down(held)))
+            writing_down.add(self._spawn(self._write_down([held])))
             self._spawn(self._ledger.record(held))
             log.warning("kill_heard", kill_id=held.kill.id, flag=str(held.kill.flag), actor=held.kill.actor)
         # A built-in flag is shown off in the next turn, and what another provider makes of it is proven by the

@@ -128,7 +128,7 @@ async def test_one_provider_that_fails_leaves_its_flag_unconfirmed_and_the_other
             raise RuntimeError("a bug")
         return await kill(order)
 
-    world.provider.kill = failing  # type: ignore[method-assign]
+    world.provider.kill = failing  # type: ignore[method-assign, assignment]
     flags = [one.flag for one in (await preview(world, labels={"tier": "1"})).targets]
     done = await world.killer.kill_flags(flags, actor=DANA, reason="INC-1")
     confirmed = {one.flag.key: one.confirmed_at is not None for one in done.kills}
@@ -166,7 +166,7 @@ async def test_a_database_that_hangs_keeps_nobody_waiting(world: World) -> None:
     async def hanging(*_: object) -> Any:
         await asyncio.Event().wait()
 
-    world.store.raises_after = hanging  # type: ignore[method-assign]
+    world.store.raises_after = hanging  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(20):
         assert keys(await preview(world, minutes=30)) == ["one"]
 
@@ -199,3 +199,25 @@ async def test_the_limit_of_automatic_kills_is_not_one_of_people(world: World) -
     assert len(done.kills) == 6
     assert world.killbook.automatic_kills(3600) == 0
     assert world.provider.flags[plans[0].spec.flag] == FlagState(enabled=False, exposure=0, off_serves="off")
+
+
+async def test_many_are_written_down_together_and_somebody_elses_kill_comes_in_between(world: World) -> None:
+    plans = [named(f"flag-{number}") for number in range(270)]
+    await apply(world, *plans, named("other"))
+    writes: list[int] = []
+    append = world.journal._disk.append
+
+    async def counting(lines: bytes) -> bool:
+        writes.append(lines.count(b"\n"))
+        return await append(lines)
+
+    world.journal._disk.append = counting  # type: ignore[method-assign]
+    flags = [plan.spec.flag for plan in plans]
+    many = asyncio.create_task(world.killer.kill_flags(flags, actor=DANA, reason="INC-1"))
+    await asyncio.sleep(0)
+    one = world.killer.kill(key="other", environment=None, provider=None, actor=DANA, reason="INC-2")
+    await asyncio.gather(many, one)
+    accepted = [held.kill.flag.key for held in world.killbook.in_force()]
+    assert accepted.index("other") < 200
+    assert sorted(writes) == [1, 20, 50, 50, 50, 50, 50]
+    assert len(world.journal.kills) == 271
