@@ -19,7 +19,7 @@ RISK = (
 
 @click.group(cls=ListByDefault)
 def raises() -> None:
-    """Whether any exposure may rise, and which replicas are there.
+    """Whether any exposure may rise, and which replicas are up.
 
     Nothing rises while a registered replica is missing, or when the database lost history. Kills and everything
     that lowers work all the same.

@@ -108,7 +108,7 @@ def explain(name: str, server: Connection, output: str) -> int:
 @server_option
 @output_option
 def report(name: str, server: Connection, output: str) -> int:
-    """Show what Rampart did, or would have, beside what people did.
+    """Show what Rampart did, or would have, and people did.
 
     NAME is a plan, or one of its runs as in checkout-v2#3. Made for plans with `mode: observe`: there RAMPART is
     what it would have served, and PEOPLE what they did serve.

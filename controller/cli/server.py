@@ -69,9 +69,9 @@ def migrate(config: str | None) -> int:
 )
 @click.option("--keep-data", is_flag=True, help="Leave the temporary directory for a look afterwards.")
 def demo(fast: bool, exit_: bool, keep_data: bool) -> int:
-    """Watch one good release reach 100 %, and a bad one being killed. Needs nothing else.
+    """Watch a good release complete, and a bad one be killed.
 
-    Starts its own PostgreSQL, server and a toy shop gated by a real SDK, all on loopback and in a temporary
+    Needs nothing else: starts its own PostgreSQL, server and a toy shop gated by a real SDK, all on loopback and in a temporary
     directory.
 
     \b
@@ -116,7 +116,7 @@ def doctor(plans: tuple[str, ...], send_test: bool, server: Connection, output: 
 @click.option("--ready", is_flag=True, help="Also that it can do all its work: database and schema, too.")
 @server_option
 def healthz(ready: bool, server: Connection) -> int:
-    """Whether the server answers, for health checks of containers.
+    """Whether the server answers; for health checks.
 
     Needs no token. Exits with 0 when it does, and with 3 when not. With --ready the reasons are told.
 

@@ -211,7 +211,7 @@ async def test_many_are_written_down_together_and_somebody_elses_kill_comes_in_b
         writes.append(lines.count(b"\n"))
         return await append(lines)
 
-    world.journal._disk.append = counting  # type: ignore[method-assign]
+    world.journal._disk.append = counting  # type: ignore[method-assign, assignment]
     flags = [plan.spec.flag for plan in plans]
     many = asyncio.create_task(world.killer.kill_flags(flags, actor=DANA, reason="INC-1"))
     await asyncio.sleep(0)
