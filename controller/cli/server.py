@@ -71,8 +71,8 @@ def migrate(config: str | None) -> int:
 def demo(fast: bool, exit_: bool, keep_data: bool) -> int:
     """Watch a good release complete, and a bad one be killed.
 
-    Needs nothing else: starts its own PostgreSQL, server and a toy shop gated by a real SDK, all on loopback and in a temporary
-    directory.
+    Needs nothing else: starts its own PostgreSQL, server and a toy shop gated by a real SDK, all on loopback and
+    in a temporary directory.
 
     \b
     Example:
