@@ -96,6 +96,8 @@ class Camera:
                         self.keep(visitor, shot.name)
 
     def keep(self, visitor: Visitor, name: str) -> None:
+        if not self.wanted(name):
+            return
         look = visitor.look
         device = [] if name.startswith(look.device) else [look.device]
         target = self._folder / f"{'-'.join([name, *device, look.scheme])}.png"
@@ -121,18 +123,18 @@ def after_a_kill(camera: Camera, world: World) -> None:
         walk.kill(visitor, HEALTHY)
         walk.ticked(visitor)
         camera.keep(visitor, "kill-result")
-    with (
-        camera.visitor(KIM, PHONE) as kim,
-        camera.visitor(KIM, DESKTOP) as desk,
-        Frozen(world.server.postmaster),
-    ):
-        for visitor, path, name in ((kim, f"/r/{GATED_ONE}", "database-away"), (desk, "/", "list-database-away")):
+    with camera.visitor(KIM, PHONE) as kim, camera.visitor(KIM, DESKTOP) as desk:
+        seen = ((kim, f"/r/{GATED_ONE}", "database-away"), (desk, "/", "list-database-away"))
+        for visitor, path, _ in seen:
             visitor.open(path)
-            visitor.see("was last known")
-            camera.keep(visitor, name)
-        walk.kill(kim, GATED_ONE)
-        walk.ticked(kim)
-        camera.keep(kim, "kill-result-database-away")
+        with Frozen(world.server.postmaster):
+            for visitor, path, name in seen:
+                visitor.open(path)
+                visitor.see("was last known")
+                camera.keep(visitor, name)
+            walk.kill(kim, GATED_ONE)
+            walk.ticked(kim)
+            camera.keep(kim, "kill-result-database-away")
 
 
 def main() -> None:
