@@ -31,13 +31,16 @@ async def sent(out: Outbound, receiver: HttpReceiver) -> None:
         ("0", 0, 0),
         ("12", 12, 12),
         ("999999999", LONGEST_AGAIN_SECONDS, LONGEST_AGAIN_SECONDS),
-        (format_datetime(datetime.now(UTC) + timedelta(minutes=20), usegmt=True), 600, 1260),
-        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0, 0),
+        (timedelta(minutes=20), 600, 1200),
+        (timedelta(days=-1), 0, 0),
     ],
+    ids=str,
 )
 async def test_a_busy_receiver_says_when_in_seconds_or_as_a_date(
-    out: Outbound, said: str, least: float, most: float
+    out: Outbound, said: str | timedelta, least: float, most: float
 ) -> None:
+    if isinstance(said, timedelta):
+        said = format_datetime(datetime.now(UTC) + said, usegmt=True)
     async with HttpReceiver().open() as receiver:
         receiver.fault, receiver.retry_after = Fault.BUSY, said
         with pytest.raises(Unavailable, match="429") as caught:
