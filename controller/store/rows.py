@@ -1,6 +1,8 @@
 """Between the rows of the database and the values of the domain: documents are JSON texts."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,9 +32,12 @@ LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 T = TypeVar("T")
 Row = Any
 
+MANIFESTS_KEPT = 4096
+"""Of each kind. The same texts come back with every tick and every look at the list; no value is ever changed."""
+
 _encoder = msgspec.json.Encoder()
-_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind)
+_decode: dict[type[Any], Callable[[str], Any]] = {
+    kind: msgspec.json.Decoder(kind).decode
     for kind in (
         AuditEntry,
         Barrier,
@@ -47,6 +52,7 @@ _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
         Trigger,
     )
 }
+_decode |= {kind: lru_cache(MANIFESTS_KEPT)(_decode[kind]) for kind in (RolloutPlan, GuardrailPolicy)}
 
 
 def document(value: msgspec.Struct) -> str:
@@ -55,7 +61,7 @@ def document(value: msgspec.Struct) -> str:
 
 def decode(kind: type[T], text: str) -> T:
     """Raises msgspec.DecodeError when the text is not a `kind`."""
-    value: T = _decoders[kind].decode(text)
+    value: T = _decode[kind](text)
     return value
 
 
