@@ -24,7 +24,7 @@ demo: $(RUNTIME) ## Watch one rollout complete and one be killed (ARGS="--fast -
 	@$(BIN)/rampart demo $(ARGS)
 
 test: $(DEV) ## Run all tests that need nothing from outside this repository
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/peers --ignore=tests/image --ignore=tests/chart $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal --ignore=tests/peers --ignore=tests/image --ignore=tests/chart $(ARGS)
 
 test-peers: $(DEV) ## Install Prometheus, Chromium, SDKs and the like if missing; run the tests that need them
 	tests/peers/install.sh

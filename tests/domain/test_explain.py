@@ -259,6 +259,7 @@ def test_a_line_of_the_list_is_complete() -> None:
         desired_exposure=9_000,
         observed_exposure=10_000,
         reason="advanced",
+        next_exposure=10_000,
     )
     assert plan_summary(PLAN, 3, None) == PlanSummary(
         plan="checkout-v2",

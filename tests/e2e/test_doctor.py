@@ -78,7 +78,7 @@ def test_a_test_message_reaches_the_channel_and_says_who_sent_it(server: Rampart
     told = doctor(server, "--send-test")
     assert "✔ channel oncall: took the test message" in told.out
     logged = [json.loads(line) for line in server.log.read_text().splitlines() if '"announced"' in line]
-    (message,) = (line for line in logged if line["action"] == "test")
+    (message,) = (line for line in logged if line["told"] == "test")
     assert (message["channel"], message["actor"]) == ("oncall", "admin")
 
 
