@@ -368,9 +368,10 @@ async def test_a_directory_without_programs_is_refused(tmp_path: Path) -> None:
 
 
 WATCHED = """
-    import json, subprocess, time
+    import json, signal, subprocess, time
     from controller.store.children import watch_parent
 
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # what a shell runs in the background ignores it
     child = subprocess.Popen(["sleep", "60"])
     watcher = watch_parent(child.pid)
     print(json.dumps({"child": child.pid, "watcher": watcher.pid}), flush=True)
