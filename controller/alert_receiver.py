@@ -72,21 +72,24 @@ class AlertReceiver:
         """`before` is what was ordered already."""
         orders: list[Order] = []
         for target in named(alert, self._killbook.known()):
-            may_kill = actor.may("kill", target.flag.environment)
-            too_many = self._too_many(target.flag, [*before, *orders])
-            orders.append(order(alert, target, may_kill=may_kill, too_many=too_many))
+            orders.append(
+                order(
+                    alert,
+                    target,
+                    may_kill=actor.may("kill", target.flag.environment),
+                    killed=self._killed_beside(target.flag, [*before, *orders]),
+                    most_killed=self._settings.max_automatic_kills,
+                )
+            )
         return orders
 
-    def _too_many(self, flag: FlagRef, before: Sequence[Order | AlertResult]) -> str:
-        """Why one flag more may not be killed without a person; empty when it may, or is killed anyway."""
+    def _killed_beside(self, flag: FlagRef, before: Sequence[Order | AlertResult]) -> int:
+        """How many flags were, or are about to be, killed without a person; none, if this is one of them."""
         about_to_be = {one.flag for one in before if isinstance(one, Order) and one.action == "kill"}
         if flag in about_to_be or self._killbook.holds(flag):
-            return ""
+            return 0
         fresh = sum(not self._killbook.holds(one) for one in about_to_be)
-        killed = fresh + self._killbook.automatic_kills(self._settings.automatic_kills_window_seconds)
-        if killed < self._settings.max_automatic_kills:
-            return ""
-        return f"{killed} flags were killed automatically just now, so a person must look first"
+        return fresh + self._killbook.automatic_kills(self._settings.automatic_kills_window_seconds)
 
     def _nothing_to_do(self, alert: Alert) -> AlertResult:
         if not alert.firing:

@@ -158,7 +158,8 @@ class Lane:
         self._metrics.notification(self.name, "unavailable")
         why = _plain(str(error) or f"no answer within {DELIVERY_TIMEOUT_SECONDS:g} s")
         thread = self._threads.setdefault(one.thread, Rest())
-        asked = getattr(error, "again_in", None) or 0.0
+        said = error.again_in if isinstance(error, Unavailable) else None
+        asked = said if said is not None else 0.0
         self._back_off(thread, began, asked, LONGEST_BACK_OFF_SECONDS)
         self._back_off(self._whole, began, asked, LONGEST_CHANNEL_BACK_OFF_SECONDS)
         log.warning(

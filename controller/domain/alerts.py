@@ -144,27 +144,30 @@ def named(alert: Alert, known: Iterable[TargetT]) -> list[TargetT]:
     return [one for one in known if (one.flag.key, one.flag.environment) == flag]
 
 
-def order(alert: Alert, target: Target, *, may_kill: bool, too_many: str = "") -> Order:
+def order(alert: Alert, target: Target, *, may_kill: bool, killed: int, most_killed: int) -> Order:
     """`may_kill`: whoever brings the alert may kill in that environment. Only a plain wish to kill kills.
 
-    `too_many` says that, and how many, flags were killed without a person: then one must look first (promise I21).
+    `killed` flags were killed without a person just now, beside this one. After `most_killed` a person must look
+    first (promise I21), and this start of the alert kills no more: the flag is `spared`.
     """
-    wish, remark = alert.labels.get(ACTION) or "pause", ""
+    wish, remark, spared = alert.labels.get(ACTION) or "pause", "", False
     if wish not in ("pause", "kill"):
         remark = f'{ACTION} "{one_line(wish, 20)}" is neither pause nor kill'
     elif wish == "kill" and target.alerts != "kill":
         remark = "it asks for a kill, and the plan lets alerts pause only"
     elif wish == "kill" and not may_kill:
         remark = "it asks for a kill, and its token may not kill there"
-    elif wish == "kill" and too_many:
-        remark = f"it asks for a kill, and {too_many}"
+    elif wish == "kill" and killed >= most_killed:
+        recently = f"{killed} flags were killed automatically just now"
+        remark = f"it asks for a kill, and {recently}, so a person must look first"
+        spared = True
     return Order(
         alert=alert,
         plan=target.plan,
         flag=target.flag,
         action="kill" if wish == "kill" and not remark else "pause",
         remark=remark,
-        spared=bool(too_many) and remark.endswith(too_many),
+        spared=spared,
     )
 
 

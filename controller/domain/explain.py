@@ -11,10 +11,10 @@ from controller.domain.convergence import latest_change
 from controller.domain.decide import stage_at
 from controller.domain.evidence import Verdict
 from controller.domain.flag import FlagState
-from controller.domain.plan import RolloutPlan
+from controller.domain.plan import RolloutPlan, Stage
 from controller.domain.quantities import exposure_text
 from controller.domain.quarantine import quarantine_text
-from controller.domain.rollout import NOT_STARTED, Observations, Run, Seen, Timer
+from controller.domain.rollout import NOT_STARTED, ApprovalRequest, Observations, Run, Seen, Timer
 from controller.domain.status import (
     ApprovalStatus,
     Explanation,
@@ -91,10 +91,15 @@ def _next_exposure(run: Run, plan: RolloutPlan) -> int | None:
 
 
 def _approval_status(run: Run, plan: RolloutPlan) -> ApprovalStatus | None:
-    request = run.approval
-    if not run.active or request is None or request.granted_at is not None:
+    request = _open_request(run)
+    if request is None:
         return None
     return ApprovalStatus(stage=plan.spec.stages[request.stage].name, requested_at=request.requested_at)
+
+
+def _open_request(run: Run) -> ApprovalRequest | None:
+    """Nobody is asked any more once the run has ended."""
+    return run.approval if run.active and run.approval and run.approval.granted_at is None else None
 
 
 def _stage_status(plan: RolloutPlan, run: Run, index: int, observations: Observations) -> StageStatus:
@@ -157,26 +162,46 @@ def _rule_status(verdict: Verdict, observations: Observations) -> RuleStatus:
 
 def plan_summary(plan: RolloutPlan, revision: int, latest: tuple[Run, Observations] | None) -> PlanSummary:
     run, observations = latest or (None, Observations())
-    stages = plan.spec.stages
     flag = observations.seen.flag if observations.seen else None
-    stage = "–"
-    if run and run.stage != NOT_STARTED:
-        stage = f"{run.stage + 1}/{len(stages)} {stages[min(run.stage, len(stages) - 1)].name}"
     return PlanSummary(
         plan=plan.metadata.name,
         flag=plan.spec.flag,
         revision=revision,
         run=run.id if run else None,
         phase=run.phase if run else None,
-        stage=stage,
+        stage=_stage_text(run.stage if run else NOT_STARTED, plan.spec.stages),
         desired_exposure=run.exposure if run else 0,
         observed_exposure=flag.effective_exposure if flag else None,
         reason=_summary_reason(run, observations),
         owner=plan.metadata.owner,
         next_exposure=_next_exposure(run, plan) if run else None,
         exposed_since=run.committed_at if run else None,
-        waits_for_approval=bool(run and run.approval and run.approval.granted_at is None),
+        waits_for_approval=run is not None and _open_request(run) is not None,
     )
+
+
+def summary_of(status: RunStatus) -> PlanSummary:
+    """The line of a run whose status is known, without its plan."""
+    return PlanSummary(
+        plan=status.plan,
+        flag=status.flag,
+        revision=status.plan_revision,
+        run=status.id,
+        phase=status.phase,
+        stage=_stage_text(status.stage, status.stages),
+        desired_exposure=status.desired_exposure,
+        observed_exposure=status.observed_exposure,
+        reason=status.reason,
+        owner=status.owner,
+        next_exposure=status.next_exposure,
+        exposed_since=status.exposed_since,
+        waits_for_approval=status.approval is not None,
+    )
+
+
+def _stage_text(stage: int, stages: Sequence[Stage | StageStatus]) -> str:
+    """`2/4 early`. A plan may have fewer stages by now."""
+    return "–" if stage == NOT_STARTED else f"{stage + 1}/{len(stages)} {stages[min(stage, len(stages) - 1)].name}"
 
 
 def unreadable_summary(plan: RolloutPlan, revision: int, run: Unreadable) -> PlanSummary:

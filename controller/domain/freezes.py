@@ -94,9 +94,12 @@ def span(
     except (OSError, ValueError, KeyError):
         raise _invalid("timezone", f'"{timezone}" is no time zone; write Europe/Berlin, or UTC') from None
     start = _instant("from", begins, zone) if begins is not None else now
-    if (ends is None) == (lasts_seconds is None):
+    if ends is not None and lasts_seconds is None:
+        end = _instant("to", ends, zone)
+    elif lasts_seconds is not None and ends is None:
+        end = start + timedelta(seconds=lasts_seconds)
+    else:
         raise _invalid("to", "say either until when (to) or how long (for)")
-    end = _instant("to", ends, zone) if ends is not None else start + timedelta(seconds=lasts_seconds or 0.0)
     if end <= max(start, now):
         raise _invalid("to", "it ends before it begins" if end <= start else "it is over already")
     if end - start > LONGEST:

@@ -8,7 +8,7 @@ from controller.domain.catalogue import Scope
 from controller.domain.rollout import TRANSITIONS, Action
 from controller.domain.status import RunStatus
 from controller.facade import Commands
-from controller.web.reader import Rollout, waits_for_approval
+from controller.web.reader import Rollout
 
 
 class Order(NamedTuple):
@@ -107,7 +107,7 @@ def _possible(order: Order, rollout: Rollout) -> bool:
         case "start":
             return not rollout.kills and rollout.state in ("never", "completed", "killed", "abandoned")
         case "approve":
-            return not rollout.kills and status is not None and waits_for_approval(status)
+            return not rollout.kills and status is not None and status.approval is not None
         case "step-back" if status is not None and status.desired_exposure == 0:
             return False
     return not rollout.kills and status is not None and order.action in TRANSITIONS[status.phase]

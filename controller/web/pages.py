@@ -12,7 +12,7 @@ from litestar.response import Stream
 from controller.attempts import address_of
 from controller.errors import Unauthenticated
 from controller.web.orders import ORDERS, REASONS
-from controller.web.reader import Rollout, waits_for_approval
+from controller.web.reader import Rollout
 from controller.web.screens import chosen_of
 from controller.web.sessions import require_own_page
 from controller.web.site import HEADERS, Site, fields_of
@@ -182,7 +182,7 @@ async def approvals(site: Served, request: AnyRequest) -> Response[str]:
     waiting = [
         (one, _objection(one, session.actor.name, may=session.actor.may("approve", one.flag.environment)))
         for one in found
-        if one.status is not None and waits_for_approval(one.status)
+        if one.status is not None and one.status.approval is not None
     ]
     return site.page(
         "approvals.html",

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from controller.domain.audit import AuditEntry
+from controller.domain.explain import summary_of
 from controller.domain.plan import FlagRef
 from controller.domain.status import KillReceipt, KillStatus, PlanSummary, RunStatus
 from controller.errors import NotFound, Unavailable
@@ -175,16 +176,8 @@ class Reader:
         recent, before = self._engine.recent, self._engine.recent.of(name)
         status = await self._engine.commands.status(name)
         recent.seen(status, self._engine.clock.now())
-        unchanged = (
-            before is not None
-            and before.events
-            and (before.status.id, before.status.version)
-            == (
-                status.id,
-                status.version,
-            )
-        )
-        if not unchanged:
+        told = before.status if before is not None and before.events else None
+        if told is None or (told.id, told.version) != (status.id, status.version):
             rows = await self._engine.store.audit(limit=EVENTS_SHOWN, run=status.id, newest_first=True)
             recent.told(name, [msgspec.json.decode(row.body, type=AuditEntry) for row in rows])
 
@@ -210,7 +203,7 @@ class Reader:
         for known in engine.killbook.known():
             listed.setdefault(known.plan, _unknown(known.plan, known.flag))
         for remembered in engine.recent.all():
-            listed[remembered.status.plan] = _summary(remembered.status)
+            listed[remembered.status.plan] = summary_of(remembered.status)
         as_of = self._listing.as_of if self._listing else engine.clock.now()
         return Listing(rows=list(listed.values()), as_of=as_of, stale=stale)
 
@@ -239,28 +232,3 @@ def _unknown(plan: str, flag: FlagRef) -> PlanSummary:
         observed_exposure=None,
         reason="not known here while the database does not answer; a kill works",
     )
-
-
-def _summary(status: RunStatus) -> PlanSummary:
-    at = (
-        f"{status.stage + 1}/{len(status.stages)} {status.stages[status.stage].name}" if status.stage >= 0 else "–"
-    )
-    return PlanSummary(
-        plan=status.plan,
-        flag=status.flag,
-        revision=status.plan_revision,
-        run=status.id,
-        phase=status.phase,
-        stage=at,
-        desired_exposure=status.desired_exposure,
-        observed_exposure=status.observed_exposure,
-        reason=status.reason,
-        owner=status.owner,
-        next_exposure=status.next_exposure,
-        exposed_since=status.exposed_since,
-        waits_for_approval=waits_for_approval(status),
-    )
-
-
-def waits_for_approval(status: RunStatus) -> bool:
-    return any(block.code == "approval" for block in status.blocks)

@@ -66,7 +66,7 @@ def test_only_a_plain_wish_that_plan_and_token_allow_kills_and_all_else_pauses(
     wish: str | None, target: KnownFlag, may_kill: bool, action: str, remark: str
 ) -> None:
     asking = alert() if wish is None else alert(rampart_action=wish)
-    given = order(asking, target, may_kill=may_kill)
+    given = order(asking, target, may_kill=may_kill, killed=2, most_killed=3)
     assert given.action == action
     assert remark in given.remark
     assert bool(given.remark) == bool(remark)
@@ -75,11 +75,11 @@ def test_only_a_plain_wish_that_plan_and_token_allow_kills_and_all_else_pauses(
 
 def test_after_too_many_kills_an_alert_pauses_whatever_it_asks_for() -> None:
     asking = alert(rampart_action="kill")
-    spared = order(asking, KILLABLE, may_kill=True, too_many="3 flags were killed")
+    spared = order(asking, KILLABLE, may_kill=True, killed=3, most_killed=3)
     assert (spared.action, spared.spared) == ("pause", True)
     assert "3 flags were killed" in spared.reason
     for target, may_kill in ((PRODUCTION, True), (KILLABLE, False)):
-        assert not order(asking, target, may_kill=may_kill, too_many="3 flags were killed").spared
+        assert not order(asking, target, may_kill=may_kill, killed=3, most_killed=3).spared
 
 
 def test_a_plan_allows_alerts_no_more_than_a_pause_unless_it_says_so_and_never_more_while_it_observes() -> None:
@@ -117,7 +117,7 @@ def test_whatever_an_alert_says_becomes_one_bounded_line_and_an_order_that_does_
     assert len(one.text) <= 2 * NAME_LENGTH + SUMMARY_LENGTH + 20
     assert all(char.isprintable() for char in one.text)
     assert len(one.identity("x")) == 32
-    given = order(one, PRODUCTION, may_kill=True)
+    given = order(one, PRODUCTION, may_kill=True, killed=0, most_killed=3)
     assert given.action == "pause"
     assert given.flag == FlagRef(provider="main", environment="production", key="checkout-v2")
     assert all(target in KNOWN for target in named(one, KNOWN))

@@ -9,9 +9,18 @@ from msgspec.structs import replace
 from controller.domain.assess import assess_and_decide
 from controller.domain.catalogue import Unreadable
 from controller.domain.evidence import Verdict
-from controller.domain.explain import explanation, plan_summary, run_status, unreadable_summary
+from controller.domain.explain import explanation, plan_summary, run_status, summary_of, unreadable_summary
 from controller.domain.flag import FlagState
-from controller.domain.rollout import NOT_STARTED, Block, Observations, Phase, Quarantine, Run, Seen
+from controller.domain.rollout import (
+    NOT_STARTED,
+    ApprovalRequest,
+    Block,
+    Observations,
+    Phase,
+    Quarantine,
+    Run,
+    Seen,
+)
 from controller.domain.status import Explanation, KillStatus, PlanSummary, RuleStatus, RunStatus, StageStatus
 from tests.support.rollouts import NOW, baked, breached, make_guardrails, make_inputs, make_plan, make_run, shown
 
@@ -273,6 +282,23 @@ def test_a_line_of_the_list_is_complete() -> None:
         reason="never started",
     )
     assert plan_summary(PLAN, 3, (make_run(PLAN), Observations())).stage == "–"
+
+
+def test_an_approval_that_was_asked_for_waits_for_somebody_until_the_run_has_ended() -> None:
+    request = ApprovalRequest(id="a", stage=2, plan_revision=1, requested_at=NOW)
+    waiting = make_run(PLAN, stage=1, exposure=10_000, approval=request)
+    assert plan_summary(PLAN, 3, (waiting, seen())).waits_for_approval
+    for over in (
+        replace(waiting, phase="abandoned"),
+        replace(waiting, approval=replace(request, granted_at=NOW, granted_by="kim")),
+    ):
+        assert not plan_summary(PLAN, 3, (over, seen())).waits_for_approval
+
+
+def test_a_line_of_a_status_says_what_the_line_of_its_run_does() -> None:
+    run = make_run(PLAN, stage=1, status="advanced", exposure=9_000)
+    status = run_status(run, PLAN, GUARDRAILS, seen(), [])
+    assert summary_of(status) == plan_summary(PLAN, run.plan_revision, (run, seen()))
 
 
 def test_a_run_of_a_plan_that_has_fewer_stages_now_is_listed_at_the_last_one() -> None:

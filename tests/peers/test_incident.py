@@ -97,7 +97,8 @@ def _search_is_paused_by_the_next_start_as_soon_as_that_can_be(scene: Scene) -> 
     scene.is_mended(plan)
     ended = len(scene.deliveries())
     scene.heard("resolved", after=ended)
-    time.sleep(2)
+    looked_at = rampart.status(plan)["observed_at"]
+    wait_until(lambda: rampart.status(plan)["observed_at"] > looked_at, what="another tick of the run")
     assert rampart.status(plan)["phase"] == "paused", "the end of an alert resumes nothing"
 
 

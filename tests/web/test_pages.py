@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from controller.domain.freezes import OrganisationFreeze
 from controller.domain.rollout import Block
-from controller.domain.status import RunStatus
+from controller.domain.status import ApprovalStatus, RunStatus
 from tests.api.fake_engine import START, FakeEngine, Gone
 from tests.support.statuses import make_rule, make_status
 from tests.web.browser import Browser, browsing
@@ -122,10 +122,11 @@ async def test_the_desk_page_draws_a_curve_and_says_it_in_words(engine: FakeEngi
 
 async def test_the_inbox_shows_what_waits_and_refuses_the_author(engine: FakeEngine) -> None:
     block = Block(code="approval", text="half waits for approval from managers")
-    put(engine, blocks=[block], author="approve-read", started_by="kim")
+    approval = ApprovalStatus(stage="half", requested_at=engine.clock.now())
+    put(engine, blocks=[block], approval=approval, author="approve-read", started_by="kim")
     async with browsing(engine) as author, browsing(engine) as other:
         await author.log_in(engine.secret_of("approve", "read"))
-        put(engine, blocks=[block], author="approve-read", started_by="kim")
+        put(engine, blocks=[block], approval=approval, author="approve-read", started_by="kim")
         refused = await author.get("/approvals")
         await other.log_in(engine.secret_of("read", "approve"))
         asked = await other.get("/approvals")
